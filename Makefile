@@ -1,0 +1,70 @@
+# Every command of the project; continuous integration calls the same ones.
+# Needs make and Python 3.11 or later, nothing else: each target sets up what it uses in .venv.
+#
+#   make demo       the main job, from nothing: users, base, search, registry, answers, report
+#   make test       the tests that need no GPU
+#   make test-long  kills, soaks and big runs (MILPA_DATA=FOLDER for those that read real data)
+#   make check      ruff and mypy
+#   make fix        let ruff repair what it can
+#   make bench      the benchmarks
+#   make clean      remove what these targets made
+#
+# Another Python: make test PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+CODE := cluster models search serve examples milpa.py
+DEMO := demo
+
+# Nothing is downloaded but packages, and nothing is told to anybody.
+export HF_HUB_OFFLINE := 1
+export HF_DATASETS_OFFLINE := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MILPA_DATA
+
+.PHONY: setup demo test test-long check fix bench clean
+.DEFAULT_GOAL := test
+
+setup: $(INSTALLED)
+
+# The stamp makes this run again only when what is to be installed changes.
+$(INSTALLED): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Milpa needs Python 3.11 or later, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." \
+	    "Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt setuptools
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m examples.demo --out $(DEMO)
+
+# One thread a process: the tests start several, and two cores are all that is asked for.
+test test-long: export OMP_NUM_THREADS := 1
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q --durations=10
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m long --timeout=10800 --durations=10
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(CODE)
+
+fix: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
