@@ -1,0 +1,260 @@
+"""The results of a run: everything in `RUN/results.json`, which `milpa search` writes once at its end.
+
+It knows no Ray, no model and no page: `cluster/run.py` fills it, `cluster/report.py` draws it,
+`cluster/compare.py` reads from it who was searched. All numbers in it were measured on users'
+validation words, never on their test words.
+
+The file names users and quotes them, so it is written aside, renamed, and readable by its owner
+alone. `Results.without` is what `milpa forget` needs: the same run as if it had never held a user.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from search.space import MemoryConfig
+
+if TYPE_CHECKING:
+    from models.scoring import Scores
+
+FILE_NAME = "results.json"
+
+Matrix = tuple[tuple[float | None, ...], ...]
+
+
+class Recall(NamedTuple):
+    """How many facts an answer should have held, how many it did, how many chance would give."""
+
+    hits: int
+    asked: int
+    chance_sum: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on one user's held-out items. ROUGE and F1 are fractions in [0, 1]."""
+
+    loss_nats: float
+    token_count: int
+    rouge_1: float | None = None
+    rouge_l: float | None = None
+    rouge_l_error: float | None = None
+    persona_f1: float | None = None
+    p_cover: float | None = None
+    recall: Mapping[str, Recall] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scores: Scores) -> Measured:
+        """The numbers of `scores`, without its texts."""
+        return cls(
+            loss_nats=scores.loss_nats,
+            token_count=scores.token_count,
+            rouge_1=scores.rouge_1,
+            rouge_l=scores.rouge_l,
+            rouge_l_error=scores.rouge_l_error,
+            persona_f1=scores.persona_f1,
+            p_cover=scores.p_cover,
+            recall={kind: Recall(*counts) for kind, counts in scores.recall.items()},
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Measured:
+        """The inverse of `dataclasses.asdict` after a way through JSON."""
+        recall = {kind: Recall(*counts) for kind, counts in value["recall"].items()}
+        return cls(**{**value, "recall": recall})
+
+
+@dataclass(frozen=True)
+class Example:
+    """One validation question with its true answer and two greedy ones."""
+
+    query: str
+    reference: str
+    base: str
+    winner: str
+
+
+@dataclass(frozen=True)
+class UserResult:
+    """One searched user: who, on how much, what won, and how good it is beside the base."""
+
+    user_id: str
+    digest: str
+    by_session: bool
+    pairs: int
+    kind: Literal["milp", "base"]
+    reason: str | None
+    configuration: MemoryConfig
+    parameters: int
+    anchor: Measured
+    winner: Measured
+    examples: tuple[Example, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> UserResult:
+        """The inverse of `to_json`."""
+        parts = {
+            "configuration": MemoryConfig.from_json(value["configuration"]),
+            "anchor": Measured.from_json(value["anchor"]),
+            "winner": Measured.from_json(value["winner"]),
+            "examples": tuple(Example(**example) for example in value["examples"]),
+        }
+        return cls(**{**value, **parts})
+
+    def to_json(self) -> dict[str, object]:
+        """The user as JSON values."""
+        return {**asdict(self), "configuration": self.configuration.to_json()}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A user who was not searched, and why."""
+
+    user_id: str
+    pairs: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class BaseResult:
+    """The base that was searched on; `original` is the name of the base as given by the user."""
+
+    name: str
+    fingerprint: str
+    layer_count: int
+    original: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Memory i on user j's held-out words; row and column k belong to `users[k]` (a digest).
+
+    None stands where a memory was not tried on a user.
+    """
+
+    users: tuple[str, ...]
+    loss: Matrix
+    recall: Matrix | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Gain:
+        """The inverse of `dataclasses.asdict` after a way through JSON."""
+        recall = value["recall"]
+        return cls(
+            users=tuple(value["users"]),
+            loss=_matrix(value["loss"]),
+            recall=None if recall is None else _matrix(recall),
+        )
+
+    def without(self, digest: str) -> Gain:
+        """The same matrices without one user's row and column."""
+        keep = [i for i, user in enumerate(self.users) if user != digest]
+        recall = None if self.recall is None else _part(self.recall, keep)
+        return Gain(tuple(self.users[i] for i in keep), _part(self.loss, keep), recall)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole run. `experiment` is the content of RUN/experiment.json, unchanged."""
+
+    experiment: Mapping[str, Any]
+    base: BaseResult
+    population: Mapping[str, Any] | None
+    users: tuple[UserResult, ...]
+    left_out: tuple[LeftOut, ...]
+    gain: Gain | None
+    seconds: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Results:
+        """The inverse of `to_json`."""
+        gain = value["gain"]
+        parts = {
+            "base": BaseResult(**value["base"]),
+            "users": tuple(UserResult.from_json(user) for user in value["users"]),
+            "left_out": tuple(LeftOut(**user) for user in value["left_out"]),
+            "gain": None if gain is None else Gain.from_json(gain),
+        }
+        return cls(**{**value, **parts})
+
+    def to_json(self) -> dict[str, object]:
+        """The run as JSON values."""
+        return {
+            "experiment": dict(self.experiment),
+            "base": asdict(self.base),
+            "population": None if self.population is None else dict(self.population),
+            "users": [user.to_json() for user in self.users],
+            "left_out": [asdict(user) for user in self.left_out],
+            "gain": None if self.gain is None else asdict(self.gain),
+            "seconds": dict(self.seconds),
+        }
+
+    def without(self, user_id: str) -> Results:
+        """The run as if it had never held this user."""
+        digests = [user.digest for user in self.users if user.user_id == user_id]
+        gain = self.gain
+        for digest in digests:
+            gain = None if gain is None else gain.without(digest)
+        return replace(
+            self,
+            users=tuple(user for user in self.users if user.user_id != user_id),
+            left_out=tuple(user for user in self.left_out if user.user_id != user_id),
+            gain=gain,
+        )
+
+
+def save(results: Results, run: Path) -> Path:
+    """Writes RUN/results.json and returns its path."""
+    path = run / FILE_NAME
+    write_private(path, json.dumps(results.to_json(), ensure_ascii=False, allow_nan=False))
+    return path
+
+
+def load(run: Path) -> Results:
+    """Reads RUN/results.json.
+
+    Raises:
+        FileNotFoundError: the search of this run has not ended.
+        ValueError: the file is not what `save` writes.
+    """
+    path = run / FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no results here. Expected the folder of a finished search; "
+            f"finish it with `milpa search ... --out {run} --resume`."
+        )
+    try:
+        return Results.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected the results of a search, got something else "
+            f"({type(error).__name__}: {error}). Write it again with `milpa search --resume`."
+        ) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes `text` aside and renames it to `path`, readable by its owner alone."""
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def _matrix(rows: Sequence[Sequence[float | None]]) -> Matrix:
+    return tuple(tuple(row) for row in rows)
+
+
+def _part(matrix: Matrix, keep: Sequence[int]) -> Matrix:
+    return tuple(tuple(matrix[i][j] for j in keep) for i in keep)
