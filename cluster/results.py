@@ -1,4 +1,4 @@
-"""The results of a run: everything in `RUN/results.json`, which `milpa search` writes once at its end.
+"""What a search found out: the content of `RUN/results.json`, written once when the search ends.
 
 It knows no Ray, no model and no page: `cluster/run.py` fills it, `cluster/report.py` draws it,
 `cluster/compare.py` reads from it who was searched. All numbers in it were measured on users'
@@ -212,7 +212,7 @@ class Results:
 def save(results: Results, run: Path) -> Path:
     """Writes RUN/results.json and returns its path."""
     path = run / FILE_NAME
-    write_private(path, json.dumps(results.to_json(), ensure_ascii=False, allow_nan=False))
+    write_private(path, json.dumps(results.to_json(), allow_nan=False))
     return path
 
 
