@@ -1,0 +1,194 @@
+"""The one frozen language model: loading it, and where its feed-forward layers are.
+
+It knows nothing of users or memories: whatever runs on top of it comes through forward hooks
+(`models/bank.py`).
+
+Notation: B rows, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from models.families import Family, family_of
+from models.fingerprint import fingerprint_of
+from models.prompt import PlainPrompt, prompt_format
+
+LARGEST_CONTEXT = 4096  # rows longer than this are cut, whatever the base could read
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen model with its tokenizer, prompt format and feed-forward layers.
+
+    `feed_forward[i]` maps the full name of each feed-forward matrix of layer i to its module.
+    """
+
+    name: str
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    prompt: PlainPrompt
+    family: Family
+    feed_forward: tuple[dict[str, nn.Module], ...]
+    context: int
+    position_offset: int
+    fingerprint: str
+
+    @classmethod
+    def load(cls, source: str | Path, device: str = "auto", dtype: str = "auto") -> Base:
+        """The base at a path or of a hub name, frozen, on a device.
+
+        Args:
+            source: a folder written by transformers, or a hub name such as `Qwen/Qwen3-0.6B`.
+            device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
+            dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), or a torch dtype's name.
+
+        Raises:
+            ValueError: unsupported architecture, no usable tokenizer, or it does not fit.
+            OSError: nothing to load at that path or name.
+        """
+        source = str(source)
+        config = AutoConfig.from_pretrained(source)
+        family_of(config.model_type)
+        if config.model_type == "roberta":
+            config.is_decoder = True
+        where = torch.device(_device(device))
+        weights = _dtype(dtype, where)
+        _check_room(source, weights, where)
+        model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=weights)
+        return cls.wrap(source, model.to(where), _tokenizer(source))
+
+    @classmethod
+    def wrap(cls, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Base:
+        """A base around a model and tokenizer in memory; freezes the model."""
+        model.requires_grad_(False).eval()
+        family = family_of(model.config.model_type)
+        context, offset = _context(model.config)
+        prompt = prompt_format(tokenizer, context)
+        modules = dict(model.named_modules())
+        layers = tuple(
+            {f"{family.layers}.{i}.{m}": modules[f"{family.layers}.{i}.{m}"] for m in family.matrices}
+            for i in range(len(modules[family.layers]))
+        )
+        fingerprint = fingerprint_of(Path(name), prompt.name) if Path(name).is_dir() else (
+            fingerprint_of_model(model, tokenizer, prompt.name)
+        )
+        return cls(name, model, tokenizer, prompt, family, layers, context, offset, fingerprint)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return torch.device(self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return next(iter(self.model.parameters())).dtype
+
+    @property
+    def layer_count(self) -> int:
+        """Number of layers that may hold a memory."""
+        return len(self.feed_forward)
+
+    @property
+    def fan_in_fan_out(self) -> bool:
+        """Whether feed-forward weights are stored `[in, out]`."""
+        return self.family.fan_in_fan_out
+
+    def matrix_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
+        """(features in, features out) of each feed-forward matrix of a layer."""
+        shapes = {}
+        for name, module in self.feed_forward[layer].items():
+            rows, columns = module.weight.shape  # type: ignore[union-attr]
+            shapes[name] = (rows, columns) if self.fan_in_fan_out else (columns, rows)
+        return shapes
+
+    @property
+    def smallest_dimension(self) -> int:
+        """The smallest side of any feed-forward matrix: what ranks are held against."""
+        return min(min(shape) for shape in self.matrix_shapes(0).values())
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """Last hidden states `[B, T, D]` of right-padded rows."""
+        positions = torch.arange(tokens_BT.shape[1], device=self.device) + self.position_offset
+        output = self.model.base_model(
+            input_ids=tokens_BT,
+            position_ids=positions.expand_as(tokens_BT),
+            use_cache=False,
+        )
+        return output[0]  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits `[..., V]` of hidden states `[..., D]`."""
+        if self.model.config.model_type == "roberta":
+            return self.model.lm_head(hidden)  # type: ignore[no-any-return]
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    chosen = getattr(torch, dtype, None)
+    if not isinstance(chosen, torch.dtype):
+        raise ValueError(f"expected a torch dtype such as float32 or bfloat16, got {dtype!r}")
+    return chosen
+
+
+def _context(config: Any) -> tuple[int, int]:
+    """(tokens a row may have, number of the first position)."""
+    length = getattr(config, "max_position_embeddings", None) or config.n_positions
+    # RoBERTa numbers its positions from the padding token's id onwards.
+    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    return min(int(length) - offset, LARGEST_CONTEXT), offset
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"expected a tokenizer beside the weights of the base {source!r}, got none that loads"
+        ) from error
+
+
+def _check_room(source: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse a base on disk whose weights do not fit the device."""
+    stored = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
+    with torch.device("cpu"):
+        needed = stored * torch.empty(0, dtype=dtype).element_size() / 2  # stored in 16 bits
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"expected a base that fits {device}, got {source!r} with about {needed / 2**30:.1f} GiB "
+            f"of weights and {free / 2**30:.1f} GiB free; take a smaller base or a larger device"
+        )
+
+
+def fingerprint_of_model(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """A fingerprint for a model that lies in no local folder (a hub name, a test's model)."""
+    digest = hashlib.sha256(prompt.encode())
+    digest.update(model.config.to_json_string().encode())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,261 @@
+"""One running batch of answers: rows of different users join and leave between tokens.
+
+Each row has its own key-value cache length. Prompts are prefilled together (padded on the right,
+which causal attention never sees), then their keys and values are moved to the right end of the
+running cache, so that every row's newest position stands last and one masked step serves all.
+
+This file knows no user's rights and no HTTP; `serve/engine.py` does.
+
+Notation: B rows, T tokens, H heads, E head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from models.base import Base
+from models.personalizer import Attach, UserState
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen: the likeliest at temperature 0, else drawn from the top p."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+@dataclass
+class _Row:
+    """One running answer."""
+
+    number: int
+    state: UserState | None
+    sampling: Sampling
+    length: int  # tokens in the cache
+    token: int  # chosen, not in the cache yet
+    reported: bool = False
+    generator: torch.Generator = field(default_factory=torch.Generator)
+
+
+Layers = list[tuple[Tensor, Tensor]]  # keys and values [B, H, T, E] of each layer
+
+
+class Decoder:
+    """The running batch of one base. Not thread-safe: one thread drives it."""
+
+    def __init__(self, base: Base, attach: Attach) -> None:
+        self._base = base
+        self._attach = attach
+        self._rows: list[_Row] = []
+        self._cache: Layers = []
+        self._next_number = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @torch.inference_mode()
+    def join(
+        self,
+        prompts: Sequence[Sequence[int]],
+        states: Sequence[UserState | None],
+        samplings: Sequence[Sampling],
+    ) -> list[int]:
+        """Take prompts into the batch; returns their row numbers.
+
+        Raises:
+            ValueError: an empty prompt, or one that leaves no room in the context.
+        """
+        for prompt in prompts:
+            if not 0 < len(prompt) < self._base.context:
+                limit = self._base.context - 1
+                raise ValueError(f"expected a prompt of 1 to {limit} tokens, got {len(prompt)}")
+        lengths = [len(prompt) for prompt in prompts]
+        logits_BV, layers = self._prefill(prompts, states)
+        rows = [
+            self._row(*arguments)
+            for arguments in zip(states, samplings, lengths, logits_BV, strict=True)
+        ]
+        self._cache = _joined(self._cache, layers, [row.length for row in self._rows], lengths)
+        self._rows += rows
+        return [row.number for row in rows]
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, int]]:
+        """(row number, next token): the first token of rows that just joined, else one of every row.
+
+        A row that has used up the context must leave before the next step.
+        """
+        fresh = [row for row in self._rows if not row.reported]
+        if not fresh and self._rows:
+            self._advance()
+            fresh = self._rows
+        for row in fresh:
+            row.reported = True
+        return [(row.number, row.token) for row in fresh]
+
+    def leave(self, numbers: Sequence[int]) -> None:
+        """Take rows out; the others' results do not change."""
+        gone = set(numbers)
+        keep = [i for i, row in enumerate(self._rows) if row.number not in gone]
+        if len(keep) == len(self._rows):
+            return
+        self._rows = [self._rows[i] for i in keep]
+        width = max((row.length for row in self._rows), default=0)
+        index = torch.tensor(keep, dtype=torch.long, device=self._base.device)
+        self._cache = [
+            (keys[index][:, :, keys.shape[2] - width :], values[index][:, :, values.shape[2] - width :])
+            for keys, values in self._cache
+        ] if keep else []
+
+    def _advance(self) -> None:
+        """Choose the token after the one last reported, for every row."""
+        for row, logits_V in zip(self._rows, self._decode(), strict=True):
+            row.length += 1
+            row.token = _choose(logits_V, row)
+
+    def _row(
+        self, state: UserState | None, sampling: Sampling, length: int, logits_V: Tensor
+    ) -> _Row:
+        row = _Row(self._next_number, state, sampling, length, 0)
+        self._next_number += 1
+        if sampling.seed is None:
+            row.generator.seed()
+        else:
+            row.generator.manual_seed(sampling.seed)
+        row.token = _choose(logits_V, row)
+        return row
+
+    def _prefill(
+        self, prompts: Sequence[Sequence[int]], states: Sequence[UserState | None]
+    ) -> tuple[Tensor, Layers]:
+        """Logits after each prompt `[B, V]`, and the prompts' keys and values, padded on the right."""
+        base, width = self._base, max(len(prompt) for prompt in prompts)
+        tokens_BT = torch.zeros(len(prompts), width, dtype=torch.long)
+        for i, prompt in enumerate(prompts):
+            tokens_BT[i, : len(prompt)] = torch.tensor(prompt)
+        positions = torch.arange(width, device=base.device) + base.position_offset
+        cache = DynamicCache()
+        with self._attach(list(states)):
+            hidden_BTD = base.model.base_model(
+                input_ids=tokens_BT.to(base.device),
+                position_ids=positions.expand(len(prompts), -1),
+                past_key_values=cache,
+                use_cache=True,
+            )[0]
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=base.device)
+        row = torch.arange(len(prompts), device=base.device)
+        return base.logits(hidden_BTD[row, last]), _layers(cache)
+
+    def _decode(self) -> Tensor:
+        """Logits `[B, V]` after each row's pending token, which enters the cache."""
+        base = self._base
+        lengths_B = torch.tensor([row.length for row in self._rows], device=base.device)
+        width = self._cache[0][0].shape[2]
+        tokens_B1 = torch.tensor([[row.token] for row in self._rows], device=base.device)
+        places = torch.arange(width + 1, device=base.device)
+        mask_BT = (places[None, :] >= width - lengths_B[:, None]).long()
+        cache = DynamicCache(self._cache)
+        with self._attach([row.state for row in self._rows]):
+            hidden_B1D = base.model.base_model(
+                input_ids=tokens_B1,
+                attention_mask=mask_BT,
+                position_ids=lengths_B[:, None] + base.position_offset,
+                past_key_values=cache,
+                use_cache=True,
+            )[0]
+        self._cache = _layers(cache)
+        return base.logits(hidden_B1D[:, 0])
+
+
+def _layers(cache: Any) -> Layers:
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _joined(
+    running: Layers, arriving: Layers, running_lengths: Sequence[int], lengths: Sequence[int]
+) -> Layers:
+    """Both batches' keys and values in one, every row's newest position last."""
+    width = max([*running_lengths, *lengths])
+    if not running:
+        return [tuple(_right(t, lengths, width) for t in pair) for pair in arriving]  # type: ignore[misc]
+    return [
+        tuple(  # type: ignore[misc]
+            torch.cat([_wide(old, width), _right(new, lengths, width)])
+            for old, new in zip(pair, new_pair, strict=True)
+        )
+        for pair, new_pair in zip(running, arriving, strict=True)
+    ]
+
+
+def _wide(tensor_BHTE: Tensor, width: int) -> Tensor:
+    """Right-aligned rows in `width` positions."""
+    return torch.nn.functional.pad(tensor_BHTE, (0, 0, width - tensor_BHTE.shape[2], 0))
+
+
+def _right(tensor_BHTE: Tensor, lengths: Sequence[int], width: int) -> Tensor:
+    """Rows of the given lengths, padded on the right, moved to the right end of `width` positions."""
+    aligned = [_wide(row[None, :, :n], width) for row, n in zip(tensor_BHTE, lengths, strict=True)]
+    return torch.cat(aligned)
+
+
+def _choose(logits_V: Tensor, row: _Row) -> int:
+    """The row's next token under its own sampling; its randomness is its own."""
+    if row.sampling.temperature == 0:
+        return int(logits_V.argmax())
+    scaled = logits_V.float().cpu() / row.sampling.temperature
+    probabilities, order = scaled.softmax(-1).sort(descending=True, stable=True)
+    # The smallest set whose mass reaches top_p: what stands before a token decides on it.
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities[before >= row.sampling.top_p] = 0
+    return int(order[torch.multinomial(probabilities, 1, generator=row.generator)])
+
+
+def generate(
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    states: Sequence[UserState | None],
+    attach: Attach,
+    max_new_tokens: int | Sequence[int],
+    sampling: Sampling | None = None,
+    rows: int = 64,
+) -> list[list[int]]:
+    """Answers to prompts, without the token that ended them; `rows` of them run at a time.
+
+    An answer ends at the prompt format's end, at its token limit, or where the context is full.
+    Waiting prompts (longest first) take the places of ended ones.
+    """
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    answers: list[list[int]] = [[] for _ in prompts]
+    waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    owner: dict[int, int] = {}
+    decoder = Decoder(base, attach)
+    while waiting or owner:
+        if waiting and len(decoder) <= rows // 2:
+            batch = [waiting.pop() for _ in range(min(rows - len(decoder), len(waiting)))]
+            numbers = decoder.join(
+                [prompts[i] for i in batch],
+                [states[i] for i in batch],
+                [sampling or Sampling()] * len(batch),
+            )
+            owner.update(zip(numbers, batch, strict=True))
+        ended = []
+        for number, token in decoder.step():
+            answer, i = answers[owner[number]], owner[number]
+            over = base.prompt.ends_answer(token)
+            if not over:
+                answer.append(token)
+            room = base.context - len(prompts[i]) - len(answer)
+            if over or len(answer) >= limits[i] or room <= 0:
+                ended.append(number)
+        decoder.leave(ended)
+        for number in ended:
+            del owner[number]
+    return answers

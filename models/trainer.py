@@ -1,0 +1,137 @@
+"""Packed training: memories of different users, layers and ranks share each step on one base.
+
+The `Trainer` runs one optimiser step of every training it holds; each has its own batches, schedule,
+stages and stop, and joins or leaves between steps without changing its neighbours. The rows of a
+step are sorted by length and run a few thousand padded tokens at a time; since a memory's gradient
+is a sum over its rows, how rows are cut into such batches changes no result. Out of memory halves
+what runs at once and repeats the step; a single row that does not fit fails its own training only.
+
+This file knows no user, no text and no Ray.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from models.bank import Bank
+from models.base import Base
+from models.loss import batches, default_padded_tokens, row_nll
+from models.prompt import Row
+from models.training import Checkpoint, Outcome, Run, Training
+
+
+class Trainer:
+    """The running trainings of one base."""
+
+    def __init__(self, base: Base, padded_tokens: int | None = None) -> None:
+        self.padded_tokens = padded_tokens or default_padded_tokens(base.device)
+        self._base = base
+        self._bank = Bank.of(base)
+        self._runs: dict[str, Run] = {}
+
+    @property
+    def running(self) -> int:
+        """Trainings that have not ended."""
+        return len(self._runs)
+
+    def add(self, training: Training) -> None:
+        """Take a training in from the next step on.
+
+        Raises:
+            ValueError: the key is in use, or there is nothing to learn or to validate on.
+        """
+        if training.key in self._runs:
+            raise ValueError(f"expected a new key, got {training.key!r}, which is training")
+        if not training.stages or not training.validation:
+            raise ValueError("expected at least one stage and one validation row, got none")
+        run = Run(training)
+        run.begin_stage()
+        self._runs[training.key] = run
+
+    def stop(self, key: str) -> None:
+        """Drop a training; its slot is free at once."""
+        self._runs.pop(key, None)
+
+    def step(self) -> tuple[list[Checkpoint], list[Outcome]]:
+        """One optimiser step of every training; checkpoints and ends that it brought."""
+        runs = list(self._runs.values())
+        losses = self._gradients(runs)
+        at_checkpoint = [run for run, loss in zip(runs, losses, strict=True) if run.update(loss)]
+        checkpoints = self._validate(at_checkpoint)
+        over = [run for run in at_checkpoint if run.error is None and not run.advance()]
+        over += [run for run in runs if run.error is not None]
+        for run in over:
+            del self._runs[run.training.key]
+        return checkpoints, [run.finish() for run in over]
+
+    def _gradients(self, runs: Sequence[Run]) -> list[float]:
+        """Set each memory's gradient of its own mean loss per token; returns those losses."""
+
+        def backward(live: Sequence[Run]) -> list[float]:
+            for run in live:
+                run.optimizer.zero_grad(set_to_none=True)
+            return self._mean_losses([run.rows() for run in live], live, backward=True)
+
+        return self._retried(runs, backward, lambda run: run.rows())
+
+    def _validate(self, runs: Sequence[Run]) -> list[Checkpoint]:
+        """A checkpoint of each run: its validation loss, all runs in one go."""
+
+        def validate(live: Sequence[Run]) -> list[float]:
+            with torch.no_grad():
+                rows = [run.training.validation for run in live]
+                return self._mean_losses(rows, live, backward=False)
+
+        losses = self._retried(runs, validate, lambda run: run.training.validation)
+        return [run.checkpoint(loss) for run, loss in zip(runs, losses, strict=True)]
+
+    def _mean_losses(
+        self, rows_of: Sequence[Sequence[Row]], runs: Sequence[Run], backward: bool
+    ) -> list[float]:
+        """Mean loss per token of each run's rows, computed together; with its gradient if asked."""
+        flat = [(i, row) for i, rows in enumerate(rows_of) for row in rows]
+        tokens = [sum(row.predicted for row in rows) for rows in rows_of]
+        losses = [0.0] * len(runs)
+        for batch in batches([row for _, row in flat], self.padded_tokens):
+            batch.sort()  # rows of one memory stand together
+            owners, rows = zip(*(flat[j] for j in batch), strict=True)
+            with self._bank.rows([runs[i].training.memory for i in owners]):
+                nll_B = row_nll(self._base, rows)
+                share = nll_B.new_tensor([1 / tokens[i] for i in owners])
+                if backward:
+                    (nll_B * share).sum().backward()
+            for i, loss in zip(owners, (nll_B.detach() * share).tolist(), strict=True):
+                losses[i] += loss
+        return losses
+
+    def _retried(
+        self,
+        runs: Sequence[Run],
+        compute: Callable[[Sequence[Run]], list[float]],
+        rows_of: Callable[[Run], Sequence[Row]],
+    ) -> list[float]:
+        """`compute` over the runs; out of memory halves what runs at once and computes again.
+
+        A run whose single row is too much fails alone (its loss is then not a number).
+        """
+        while True:
+            live = [run for run in runs if run.error is None]
+            try:
+                computed = iter(compute(live))
+            except torch.OutOfMemoryError:
+                self._halve(live, rows_of)
+                continue
+            return [math.nan if run.error else next(computed) for run in runs]
+
+    def _halve(self, runs: Sequence[Run], rows_of: Callable[[Run], Sequence[Row]]) -> None:
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
+        lengths = [max(len(row.tokens) for row in rows_of(run)) for run in runs]
+        if self.padded_tokens >= max(lengths):
+            self.padded_tokens //= 2
+            return
+        longest = lengths.index(max(lengths))
+        runs[longest].error = f"out of memory with a single row of {lengths[longest]} tokens"
