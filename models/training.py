@@ -139,7 +139,7 @@ class Run:
 
     def update(self, loss: float) -> bool:
         """Apply the gradients; True at the end of an epoch."""
-        if not math.isfinite(loss):
+        if self.error is None and not math.isfinite(loss):
             self.error = f"training diverged: loss {loss} in stage {self.current.name}"
         if self.error is not None:
             return False
@@ -153,7 +153,7 @@ class Run:
         """Take in the validation loss after an epoch; move on to the next epoch."""
         self.epoch += 1
         weights = [tensor.detach().clone() for tensor in self.training.memory.parameters()]
-        if not math.isfinite(loss):
+        if self.error is None and not math.isfinite(loss):
             self.error = f"training diverged: validation loss {loss} in stage {self.current.name}"
         if loss < self.stage_best:
             self.stage_best, self.stage_weights, self.stale_epochs = loss, weights, 0

@@ -52,7 +52,7 @@ def test_each_row_runs_under_its_own_memory_as_peft_computes_it(family: str) -> 
     with torch.no_grad(), Bank.of(base).rows([first, None, second]):
         got = base.logits(base.hidden(TOKENS))
     with torch.no_grad():
-        plain = tiny_model(family, torch.float64)(TOKENS[1:2]).logits
+        plain = tiny_model(family, torch.float64).eval()(TOKENS[1:2]).logits
     assert_close(got[0:1], peft_logits(family, first, TOKENS[0:1]), rtol=0, atol=1e-9)
     assert_close(got[1:2], plain, rtol=0, atol=1e-9)
     assert_close(got[2:3], peft_logits(family, second, TOKENS[2:3]), rtol=0, atol=1e-9)
