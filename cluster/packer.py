@@ -1,0 +1,228 @@
+"""The actor that owns a device: it gathers tasks of many users into one pack and answers each.
+
+It is the asynchronous shell of a workbench: tasks come and go in the event loop, all training and
+scoring runs in one worker thread. Every task is one call that streams its checkpoints and, last,
+its end; the call carries the task's name, so Ray's dashboard shows each with state and duration.
+
+A task belongs to its name, not to its caller: whoever asks for a name that is at work, or that has
+just ended, follows the same events. So a trial whose process died is not trained twice.
+
+One bad task harms nobody: what it raises ends it with a reason, and the others go on. Reasons and
+the log (`packer-<n>.log` in the run's folder) hold no text and no user id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from cluster.trial import Event, task_name
+from search.space import MemoryConfig
+
+_KEPT_ENDS = 64
+Events = list[tuple[str, Event]]
+
+
+class Bench(Protocol):
+    """What a packer drives: `cluster.workbench.Workbench`, or a peer of it."""
+
+    def add(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:
+        """Takes a trial in."""
+
+    def add_winner(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:
+        """Takes a winner in: trained at full budget and published."""
+
+    def train(self) -> Events:
+        """One step of the pack: its checkpoints and failures."""
+
+    def ready(self) -> Sequence[str]:
+        """Tasks that wait for their scores."""
+
+    def score(self, names: Sequence[str]) -> Events:
+        """The ends of these tasks, scored together."""
+
+    def stop(self, name: str) -> None:
+        """Drops a task."""
+
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+
+
+class Packer:
+    """One device's pack. Every method is a coroutine of one event loop."""
+
+    def __init__(self, build: Callable[[], Bench], log: str) -> None:
+        """Loads what the device holds.
+
+        Args:
+            build: makes the workbench, here in the actor's process.
+            log: the file to write failures to.
+        """
+        self._log = _logger(Path(log))
+        self._bench = build()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pack")
+        self._incoming: list[Callable[[], None]] = []
+        self._tasks: OrderedDict[str, _Task] = OrderedDict()
+        self._loop: asyncio.Task[None] | None = None
+
+    async def evaluate(
+        self, digest: str, configuration: Mapping[str, Any], seed: int
+    ) -> AsyncIterator[Event]:
+        """A trial's checkpoints, then its objectives (or `error`); the last has `done`."""
+        config = MemoryConfig.from_json(configuration)
+        name = task_name(digest, config.key)
+        async for event in self._follow(
+            name, lambda: self._bench.add(name, digest, config, seed)
+        ):
+            yield event
+
+    async def train_winner(
+        self, digest: str, configuration: Mapping[str, Any], seed: int
+    ) -> AsyncIterator[Event]:
+        """A winner's checkpoints, then its user's result, published (or `error`)."""
+        config = MemoryConfig.from_json(configuration)
+        name = task_name(digest, "winner")
+        async for event in self._follow(
+            name, lambda: self._bench.add_winner(name, digest, config, seed)
+        ):
+            yield event
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """A method of the workbench, run between two steps of the pack."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, lambda: getattr(self._bench, method)(*arguments)
+        )
+
+    async def waiting(self, name: str) -> int:
+        """How many tasks have not ended; -1 if this one is here."""
+        return -1 if name in self._tasks else sum(not task.over for task in self._tasks.values())
+
+    async def stop(self, name: str) -> None:
+        """Drops a task that nobody waits for any more."""
+        task = self._tasks.get(name)
+        if task is not None and not task.over:
+            del self._tasks[name]
+            self._incoming.append(lambda: self._bench.stop(name))
+
+    async def _follow(self, name: str, add: Callable[[], None]) -> AsyncIterator[Event]:
+        if name not in self._tasks:
+            self._tasks[name] = _Task()
+            self._incoming.append(lambda: self._guarded_add(name, add))
+            self._forget_old_ends()
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.get_running_loop().create_task(self._work())
+        task, seen = self._tasks[name], 0
+        while True:
+            for event in task.events[seen:]:
+                seen += 1
+                yield event
+            if task.over and seen == len(task.events):
+                return
+            await task.news()
+
+    async def _work(self) -> None:
+        """Steps of the pack, as long as there is anything to do."""
+        loop = asyncio.get_running_loop()
+        while self._incoming or self._bench.busy():
+            incoming, self._incoming = self._incoming, []
+            for name, event in await loop.run_in_executor(self._thread, self._turn, incoming):
+                if name in self._tasks:
+                    self._tasks[name].add(event)
+
+    def _turn(self, incoming: Sequence[Callable[[], Events | None]]) -> Events:
+        """In the worker thread: what came in, one step, and scores of what is ready."""
+        events: Events = []
+        for change in incoming:
+            events += change() or []
+        events += self._bench.train()
+        ready = self._bench.ready()
+        return events + (self._score(ready) if ready else [])
+
+    def _guarded_add(self, name: str, add: Callable[[], None]) -> Events:
+        try:
+            add()
+        except Exception as error:
+            return [(name, self._failure(name, error))]
+        return []
+
+    def _score(self, names: Sequence[str]) -> Events:
+        """All scored together; when that fails, each alone, so that one can't fail the others."""
+        try:
+            return self._bench.score(names)
+        except Exception as error:
+            if len(names) == 1:
+                self._bench.stop(names[0])
+                return [(names[0], self._failure(names[0], error))]
+        return [event for name in names for event in self._score([name])]
+
+    def _failure(self, name: str, error: Exception) -> Event:
+        # NOTE: an error's own words may quote a user's; its type and place don't.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        self._log.error("%s failed: %s\n%s", name, type(error).__name__, frames)
+        return failure(reason_of(error))
+
+    def _forget_old_ends(self) -> None:
+        over = [name for name, task in self._tasks.items() if task.over]
+        for name in over[: max(0, len(over) - _KEPT_ENDS)]:
+            del self._tasks[name]
+
+
+class _Task:
+    """The events of one task, and a signal for those who follow it."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        return bool(self.events) and bool(self.events[-1]["done"])
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    async def news(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def failure(reason: str) -> Event:
+    """The end of a task that failed."""
+    return {"error": reason, "done": True}
+
+
+def reason_of(error: Exception) -> str:
+    """What may be stored of an exception: its type and where it was raised, never its words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
+
+def start_packer(index: int, build: Callable[[], Bench], log: Path, options: dict[str, Any]) -> Any:
+    """A packer as a named actor that Ray starts again when its process dies."""
+    actor = ray.remote(Packer)
+    return actor.options(
+        name=f"packer-{index}",
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=0,
+        **options,
+    ).remote(build, str(log / f"packer-{index}.log"))
+
+
+def _logger(file: Path) -> logging.Logger:
+    logger = logging.getLogger("milpa.packer")
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.handlers = [handler]
+    return logger
