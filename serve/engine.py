@@ -1,0 +1,248 @@
+"""One running batch for everybody: rows of different users join and leave between tokens.
+
+Plain Python and one thread. It knows no HTTP, no keys and no registry: an `Ask` brings its tokens
+and its user's state, and what becomes of it is handed, piece by piece, to a function on the
+engine's thread. Asks wait in a bounded line; a full one refuses at once, since an answer that comes
+after its asker left is worth nothing. An ask can be cancelled at any time, which frees its row.
+
+A row's answer does not depend on the others (`models/decoding.py`); the order of waiting asks is
+that of arrival. A batch that fails takes its own rows with it and nothing else. Where memory ran
+out, the batch is kept smaller from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+import torch
+
+from models.base import Base
+from models.decoding import Decoder
+from models.personalizer import Attach
+from serve.ask import Ask, BusyError, Deliver, EngineError, LostError, Piece, StoppedError, Ticket
+from serve.schema import Finish
+from serve.words import Words
+
+PREFILL_TOKENS = 4096  # that may join between two steps: more would keep running answers waiting
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Answers asks until it is closed.
+
+    Args:
+        base: the frozen model; from now on the engine's thread alone may run it.
+        attach: opens a context in which row i runs under state i.
+        rows: answers that run at a time.
+        waiting: asks that may stand in line.
+    """
+
+    def __init__(self, base: Base, attach: Attach, rows: int = 16, waiting: int = 64) -> None:
+        self._base, self._attach = base, attach
+        self._rows, self._places = rows, waiting
+        self._decoder = Decoder(base, attach)
+        self._running: dict[int, Ticket] = {}
+        self._line: deque[Ticket] = deque()
+        self._arriving: list[Ticket] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, ask: Ask, deliver: Deliver) -> Ticket:
+        """Put an ask in line. `deliver` is called on the engine's thread and must not block.
+
+        Raises:
+            BusyError: the line is full; try again later.
+            StoppedError: the engine is closed or broken.
+        """
+        ticket = Ticket(ask, Words(self._decode(ask), ask.stops), deliver)
+        with self._changed:
+            if self._closing or not self._thread.is_alive():
+                raise StoppedError("the engine is stopped")
+            self._leave_line()
+            if len(self._line) >= self._places:
+                raise BusyError(f"{self._places} asks are waiting already")
+            self._line.append(ticket)
+            self._changed.notify()
+        return ticket
+
+    def answer(self, asks: Sequence[Ask]) -> list[Piece]:
+        """Whole answers, waited for: the plain way in.
+
+        Raises:
+            BusyError, StoppedError, LostError: the first that befell one of the asks.
+        """
+        pieces: list[SimpleQueue[Piece | EngineError]] = [SimpleQueue() for _ in asks]
+        tickets = [self.submit(a, q.put) for a, q in zip(asks, pieces, strict=True)]
+        try:
+            return [_whole(queue) for queue in pieces]
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
+
+    def close(self) -> None:
+        """Fail what is left and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether asks are still answered."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """(rows running, asks waiting)."""
+        return len(self._running), len(self._line)
+
+    def _decode(self, ask: Ask) -> Callable[[Sequence[int]], str]:
+        if not ask.bare:
+            return self._base.prompt.decode
+        # Some tokenizers drop the first word's space; behind the prompt's end it stays.
+        before = list(ask.prompt[-4:])
+
+        def decode(tokens: Sequence[int]) -> str:
+            known = self._base.tokenizer.decode(before, skip_special_tokens=True)
+            text = self._base.tokenizer.decode([*before, *tokens], skip_special_tokens=True)
+            return str(text).removeprefix(str(known))
+
+        return decode
+
+    # What follows runs on the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                self._admit()
+                self._step()
+        finally:
+            with self._changed:
+                self._closing = True
+                left = [*self._running.values(), *self._arriving, *self._line]
+                self._running.clear()
+                self._arriving.clear()
+                self._line.clear()
+            for ticket in left:
+                ticket.give(StoppedError("the engine is stopped"))
+
+    def _wait(self) -> bool:
+        """Until there is work; False once the engine is closing."""
+        with self._changed:
+            while not (self._closing or self._line or self._running):
+                self._changed.wait()
+            return not self._closing
+
+    def _leave_line(self) -> None:
+        if any(ticket.over for ticket in self._line):
+            self._line = deque(ticket for ticket in self._line if not ticket.over)
+
+    def _admit(self) -> None:
+        """Take asks from the line into free rows."""
+        self._drop([number for number, ticket in self._running.items() if ticket.over])
+        with self._changed:
+            self._leave_line()
+            tokens = 0
+            while self._line and len(self._running) + len(self._arriving) < self._rows:
+                tokens += len(self._line[0].ask.prompt)
+                if self._arriving and tokens > PREFILL_TOKENS:
+                    break
+                self._arriving.append(self._line.popleft())
+        if len(self._arriving) > 1 and self._joined(self._arriving) is None:
+            self._arriving.clear()
+        while self._arriving:  # one by one, so that the one at fault fails alone
+            error = self._joined(self._arriving[:1])
+            if isinstance(error, torch.OutOfMemoryError) and self._running:
+                return self._shrink(len(self._running))
+            ticket = self._arriving.pop(0)
+            if error is not None:
+                ticket.give(LostError("the prompt could not be taken into the batch"))
+
+    def _joined(self, tickets: Sequence[Ticket]) -> Exception | None:
+        """Let asks into the batch, all or none; what went wrong, if anything did."""
+        asks = [ticket.ask for ticket in tickets]
+        try:
+            numbers = self._decoder.join(
+                [ask.prompt for ask in asks],
+                [ask.state for ask in asks],
+                [ask.sampling for ask in asks],
+            )
+        except (RuntimeError, ValueError) as error:
+            log.warning("%d asks could not join the batch", len(asks), exc_info=error)
+            return error
+        self._running.update(zip(numbers, tickets, strict=True))
+        return None
+
+    def _shrink(self, rows: int) -> None:
+        """Keep the batch at what memory was enough for; who arrived waits on, in front."""
+        log.warning("out of memory: at most %d rows run from now on", rows)
+        self._rows = rows
+        with self._changed:
+            self._line.extendleft(reversed(self._arriving))
+            self._arriving.clear()
+
+    def _step(self) -> None:
+        """One token of every row."""
+        try:
+            tokens = self._decoder.step()
+        except (RuntimeError, ValueError) as error:
+            self._fail_batch(error)
+            return
+        self._drop([number for number, token in tokens if self._ended(number, token)])
+
+    def _ended(self, number: int, token: int) -> bool:
+        """Hand on what a row's token brings; whether the row is done."""
+        ticket = self._running[number]
+        ask, words = ticket.ask, ticket.words
+        finish: Finish | None = None
+        if self._ends(ask, token):
+            finish, text = "stop", words.rest()
+        else:
+            ticket.tokens += 1
+            text = words.add(token) if ask.piecewise or ask.stops else words.keep(token)
+            if words.stopped:
+                finish = "stop"
+            elif ticket.tokens >= ask.max_tokens:
+                finish, text = "length", text + words.rest()
+        if not ask.piecewise:
+            text = words.said if finish else ""
+        if text or finish:
+            ticket.give(Piece(text, ticket.tokens, finish))
+        return ticket.over
+
+    def _ends(self, ask: Ask, token: int) -> bool:
+        prompt = self._base.prompt
+        return token in prompt.stop_ids if ask.bare else prompt.ends_answer(token)
+
+    def _drop(self, numbers: Sequence[int]) -> None:
+        self._decoder.leave(numbers)
+        for number in numbers:
+            del self._running[number]
+
+    def _fail_batch(self, error: Exception) -> None:
+        """Start over with an empty batch, smaller if memory ran out."""
+        log.error("a batch of %d rows failed", len(self._running), exc_info=error)
+        if isinstance(error, torch.OutOfMemoryError):
+            self._shrink(max(1, len(self._running) // 2))
+        for ticket in self._running.values():
+            ticket.give(LostError("the answer was lost; ask again"))
+        self._running.clear()
+        self._decoder = Decoder(self._base, self._attach)
+
+
+def _whole(pieces: SimpleQueue[Piece | EngineError]) -> Piece:
+    text = ""
+    while True:
+        piece = pieces.get()
+        if isinstance(piece, EngineError):
+            raise piece
+        text += piece.text
+        if piece.finish is not None:
+            return Piece(text, piece.tokens, piece.finish)

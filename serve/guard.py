@@ -1,0 +1,87 @@
+"""What stands around every route: the last line for errors, and the fence of an open server.
+
+An unexpected error becomes OpenAI's 500 and a log entry of its type and place; its message stays
+out of both, since it may hold somebody's words. A server without keys trusts whoever reaches
+loopback, so it turns away requests that a web page elsewhere had a browser send: those that name
+another host (DNS rebinding) or come from another origin.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import traceback
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.schema import RefusedError
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Wraps an ASGI application.
+
+    Args:
+        app: what is guarded.
+        loopback_only: answer only requests that a program on this machine sent on its own.
+    """
+
+    def __init__(self, app: ASGIApp, loopback_only: bool) -> None:
+        self._app = app
+        self._loopback_only = loopback_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._loopback_only and not is_local(Headers(scope=scope)):
+            message = "this server has no keys and answers on loopback only"
+            await _response(RefusedError(403, message))(scope, receive, send)
+            return
+        await self._guarded(scope, receive, send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # the edge: whatever it is, the client gets an answer
+            place = "".join(traceback.format_tb(error.__traceback__))
+            log.error("a request failed with %s at\n%s", type(error).__name__, place)
+            if not started:
+                refused = RefusedError(500, "the server failed to answer; its log says where")
+                await _response(refused)(scope, receive, send)
+
+
+def is_local(headers: Headers) -> bool:
+    """Whether a request names a loopback host and comes from no other web origin."""
+    host = headers.get("host", "")
+    origin = headers.get("origin")
+    return is_loopback(urlsplit(f"//{host}").hostname or "") and (
+        origin is None or urlsplit(origin).netloc == host
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _response(refused: RefusedError) -> JSONResponse:
+    return JSONResponse(refused.body, refused.status)
