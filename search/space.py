@@ -19,91 +19,27 @@ References: MiLP (arXiv 2404.03565), equations 1 and 6, Figure 2, Tables 4 and 6
 Notation: L layers, n most layers that may hold a LoRA, r rank, d columns of an encoding.
 """
 
-import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.configuration import BASE_CONFIG, MemoryConfig, spread
+
+__all__ = ["BASE_CONFIG", "MemoryConfig", "SearchSpace", "spread"]
+
 RANKS = (8, 16, 32, 64, 96)
 MAX_COUNT = 32
 PAPER_LEARNING_RATE = 5e-4
 LEARNING_RATES = (1e-4, 1.78e-4, 3.16e-4, 5.62e-4, 1e-3, 1.78e-3, 3.16e-3, 5.62e-3, 1e-2)
-_LONGEST_LAYER_LIST = 40  # characters of a key; a longer list is told by its digest
 _HEAD = 4  # coordinates of the unit cube before those of the layers
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, order=True)
-class MemoryConfig:
-    """One memory's configuration in canonical form: two that mean the same are equal.
-
-    Raises:
-        ValueError: a negative layer, or layers without a rank and a learning rate above zero.
-    """
-
-    layers: tuple[int, ...]  # sorted; () is the base itself
-    rank: int
-    learning_rate: float
-
-    def __post_init__(self) -> None:
-        layers = tuple(sorted({int(layer) for layer in self.layers}))
-        if layers and layers[0] < 0:
-            raise ValueError(f"expected layers from 0 upwards, got {layers[0]}")
-        if layers and self.rank < 1:
-            raise ValueError(f"expected a rank of at least 1, got {self.rank}")
-        if layers and not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"expected a learning rate above 0, got {self.learning_rate}")
-        object.__setattr__(self, "layers", layers)
-        object.__setattr__(self, "rank", int(self.rank) if layers else 0)
-        object.__setattr__(self, "learning_rate", float(self.learning_rate) if layers else 0.0)
-
-    @property
-    def key(self) -> str:
-        """A short stable name, safe in file and Ray names: "L0.3.7-r16-lr0.0005", or "base"."""
-        if not self.layers:
-            return "base"
-        listed = ".".join(map(str, self.layers))
-        if len(listed) > _LONGEST_LAYER_LIST:
-            listed = f"{len(self.layers)}h{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
-        return f"L{listed}-r{self.rank}-lr{self.learning_rate!r}"
-
-    def parameter_count(self, per_rank: Sequence[int]) -> int:
-        """Trainable parameters; `per_rank[i]` is the sum of layer i's (in + out) features."""
-        return self.rank * sum(per_rank[layer] for layer in self.layers)
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values for JSON; `from_json` is the inverse."""
-        return {**asdict(self), "layers": list(self.layers)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> Self:
-        """The configuration that `to_json` wrote.
-
-        Raises:
-            ValueError: a field is missing or of another type.
-        """
-        layers, rank = values.get("layers"), values.get("rank")
-        rate = values.get("learning_rate")
-        if (
-            not isinstance(layers, list | tuple)
-            or not all(isinstance(layer, int) for layer in layers)
-            or not isinstance(rank, int)
-            or not isinstance(rate, int | float)
-        ):
-            raise ValueError(
-                f"expected layers (integers), rank and learning_rate, got {dict(values)!r:.200}"
-            )
-        return cls(tuple(layers), rank, float(rate))
-
-
-BASE_CONFIG = MemoryConfig((), 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -371,19 +307,6 @@ class SearchSpace:
     def _check(self, config: MemoryConfig) -> None:
         if config not in self:
             raise ValueError(f"expected a configuration of the space, got {config.key}")
-
-
-def spread(layers: Sequence[int], count: int) -> tuple[int, ...]:
-    """All of the sorted layers, or `count` of them, evenly spaced from the first to the last.
-
-    A single one is the middle one. (The paper's Figure 2 puts two LoRAs in the first and the last.)
-    """
-    if len(layers) <= count:
-        return tuple(layers)
-    if count <= 1:
-        return tuple(layers[len(layers) // 2 : len(layers) // 2 + count])
-    gaps, last = count - 1, len(layers) - 1
-    return tuple(layers[(2 * i * last + gaps) // (2 * gaps)] for i in range(count))
 
 
 def _pick(values: Sequence[T], share: float) -> T:
