@@ -1,0 +1,238 @@
+"""The comparison of a finished run on test words. This is the only reader of the test split.
+
+For every searched user the original base, the base that was searched on, the user's own published
+memory and the memories of strangers answer the same test items, so that all differences are taken
+within a user. The loss is over all test items; answers, which cost far more, over at most 32 of
+them, evenly spaced in time. Nothing is chosen here: run it once, when a run is done.
+
+Strangers are drawn by the seed from the other users who have a memory: first those whose winner
+has the user's own configuration, so that only the text differs, then any others.
+
+Each base is loaded once, one after the other, and users go through it in groups: one process, one
+device, no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from cluster import comparison_text
+from cluster.comparison import Compared, Comparison, Model, mean_of
+from cluster.results import Measured, Results, UserResult, load, write_private
+from models.base import Base
+from models.catalog import personalizer
+from models.history import Histories, Interaction, UserSaid, split, user_texts
+from models.persona import Persona, anchors
+from models.personalizer import UserState, attach
+from models.registry import Registry
+from models.scoring import answer_limit, answers, evaluation_items, losses, scores_of
+
+ANSWERED_ITEMS = 32
+STRANGERS = 4
+GROUP = 4  # users scored in the same batches
+
+Tried = tuple[UserResult, Model, Sequence[UserState | None]]  # one model may be several memories
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One user's test items, those of them that are answered, and what answers are held against."""
+
+    items: tuple[Interaction, ...]
+    answered: tuple[Interaction, ...]
+    train: tuple[Interaction, ...]
+    persona: Persona
+
+
+def compare(
+    run: Path,
+    seed: int = 0,
+    strangers: int = STRANGERS,
+    out: Path | None = None,
+    items: int = ANSWERED_ITEMS,
+    device: str = "auto",
+    console: Console | None = None,
+) -> Comparison:
+    """Measures a run on its test words, prints it, and writes compare.json and compare.md.
+
+    Args:
+        run: the folder of a finished search.
+        seed: draws strangers and bootstrap samples.
+        strangers: how many strangers' memories each user's own is held against.
+        out: the folder to write to; the run's own if not given.
+        items: the most test items a user's models answer.
+        device: as for `Base.load`.
+        console: where to print; the standard output if not given.
+
+    Raises:
+        FileNotFoundError: no finished search here.
+        ValueError: numbers out of range, a damaged run, or a base other than the run's.
+    """
+    for name, value in (("--strangers", strangers), ("--items", items)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    results, console = load(run), console or Console()
+    if not results.users:
+        raise ValueError(f"{run}: expected at least one searched user, found none to compare")
+    comparison = _Run(run, results, seed, strangers, items).comparison(device, console)
+    folder = run if out is None else out
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(folder / "compare.json", json.dumps(comparison.to_json(), indent=1))
+    write_private(folder / "compare.md", comparison_text.markdown(comparison))
+    comparison_text.show(comparison, console)
+    console.print(f"Written to {folder / 'compare.md'} and {folder / 'compare.json'}.")
+    return comparison
+
+
+def draw_strangers(
+    users: Sequence[UserResult], user: UserResult, count: int, seed: int
+) -> list[UserResult]:
+    """`count` other users with a memory, those of the same configuration first; all when fewer."""
+    others = [other for other in users if other.digest != user.digest and other.kind == "milp"]
+    alike = [other for other in others if other.configuration == user.configuration]
+    unlike = [other for other in others if other.configuration != user.configuration]
+    generator = random.Random(f"{seed} {user.digest}")
+    return [*_drawn(alike, generator), *_drawn(unlike, generator)][:count]
+
+
+def _drawn(users: Sequence[UserResult], generator: random.Random) -> list[UserResult]:
+    return generator.sample(users, len(users))
+
+
+class _Run:
+    """What a comparison reads of a run's folder, and the order in which it measures."""
+
+    def __init__(self, folder: Path, results: Results, seed: int, strangers: int, items: int):
+        self._results, self._seed, self._strangers, self._items = results, seed, strangers, items
+        self._histories = Histories.open(folder / "data")
+        self._registry = Registry(folder / "registry")
+        self._method = personalizer("milp")
+        self._merged = folder / "base" if (folder / "base").is_dir() else None
+        self._user_said: UserSaid = results.experiment.get("user_said", "response")
+        self._users = [user for user in results.users if user.user_id in self._registry]
+        self._subjects = {user.digest: self._subject(user) for user in self._users}
+
+    def comparison(self, device: str, console: Console) -> Comparison:
+        """Every user under every model."""
+        measured: dict[str, dict[Model, Measured]] = {digest: {} for digest in self._subjects}
+        if self._merged is not None:
+            base = Base.load(self._results.base.original, device=device)
+            for group in self._groups("original base", console):
+                self._measure(base, [(user, "original", [None]) for user in group], measured)
+        base = self._searched_base(device)
+        drawn = {
+            user.digest: draw_strangers(self._users, user, self._strangers, self._seed)
+            for user in self._users
+        }
+        for group in self._groups("memories", console):
+            self._measure(base, list(self._tried(base, group, drawn)), measured)
+        return Comparison(
+            original=self._results.base.original,
+            base=base.name,
+            data=str(self._results.experiment.get("data", "")),
+            seed=self._seed,
+            strangers=self._strangers,
+            users=tuple(
+                self._compared(user, drawn[user.digest], measured[user.digest])
+                for user in self._users
+            ),
+            withdrawn=tuple(
+                user.user_id for user in self._results.users if user not in self._users
+            ),
+            anchors=self._anchors(),
+        )
+
+    def _subject(self, user: UserResult) -> Subject:
+        history = self._histories.load(user.user_id)
+        parts = split(history)
+        persona = Persona.of(user_texts(parts.train, self._user_said), history.profile)
+        items = evaluation_items(parts.test)
+        return Subject(items, evaluation_items(items, self._items), parts.train, persona)
+
+    def _searched_base(self, device: str) -> Base:
+        base = Base.load(self._merged or self._results.base.original, device=device)
+        if base.fingerprint != self._results.base.fingerprint:
+            raise ValueError(
+                f"expected the base that was searched on (fingerprint "
+                f"{self._results.base.fingerprint[:12]}), got {base.name!r} with "
+                f"{base.fingerprint[:12]}; put the base back as it was"
+            )
+        return base
+
+    def _tried(
+        self, base: Base, group: Sequence[UserResult], drawn: Mapping[str, Sequence[UserResult]]
+    ) -> Iterator[Tried]:
+        """The models of some users, each memory read once."""
+        strangers = [stranger for user in group for stranger in drawn[user.digest]]
+        states = {
+            user.digest: self._registry.load(user.user_id, base) for user in (*group, *strangers)
+        }
+        for user in group:
+            yield user, "base", [None]
+            if states[user.digest] is not None:
+                yield user, "own", [states[user.digest]]
+            if others := [states[stranger.digest] for stranger in drawn[user.digest]]:
+                yield user, "strangers", others
+
+    def _measure(
+        self, base: Base, tried: Sequence[Tried], measured: dict[str, dict[Model, Measured]]
+    ) -> None:
+        """Adds what was tried to `measured`, all of it in the same batches."""
+        attached, words = attach(self._method, base), self._method.prompt
+        states = [state for _, _, states in tried for state in states]
+        subjects = [self._subjects[user.digest] for user, _, states in tried for _ in states]
+        limits = [answer_limit(base, subject.train) for subject in subjects]
+        found = losses(base, attached, states, [s.items for s in subjects], words)
+        asked = [subject.answered for subject in subjects]
+        texts = answers(base, attached, states, asked, limits, words)
+        scores = iter(
+            Measured.of(scores_of(subject.answered, loss, said, subject.persona))
+            for subject, loss, said in zip(subjects, found, texts, strict=True)
+        )
+        for user, model, of_model in tried:
+            measured[user.digest][model] = mean_of([next(scores) for _ in of_model])
+
+    def _compared(
+        self,
+        user: UserResult,
+        drawn: Sequence[UserResult],
+        measured: Mapping[Model, Measured],
+    ) -> Compared:
+        subject = self._subjects[user.digest]
+        return Compared(
+            user_id=user.user_id,
+            digest=user.digest,
+            by_session=user.by_session,
+            kind="milp" if "own" in measured else "base",
+            items=len(subject.items),
+            answered=len(subject.answered),
+            strangers=tuple(stranger.digest for stranger in drawn),
+            measured={"own": measured["base"], **measured},
+        )
+
+    def _anchors(self) -> dict[str, tuple[float, float]]:
+        """What Persona-F1 and P-Cover are to be read against."""
+        subjects = list(self._subjects.values())
+        gold = [[item.response for item in subject.answered] for subject in subjects]
+        found = anchors([subject.persona for subject in subjects], gold, self._seed)
+        named = {
+            "true answer": found.gold,
+            "another user's": found.stranger,
+            "copying": found.copy_cap,
+        }
+        return {name: (scores.f1, scores.cover) for name, scores in named.items() if scores}
+
+    def _groups(self, what: str, console: Console) -> Iterator[Sequence[UserResult]]:
+        """Users, a few at a time; says how far it is where somebody watches."""
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(f"Test words: {what}", total=len(self._users))
+            for start in range(0, len(self._users), GROUP):
+                yield self._users[start : start + GROUP]
+                progress.advance(task, GROUP)

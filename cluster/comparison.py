@@ -1,0 +1,210 @@
+"""What `milpa compare` found on test words: per user, then differences with their intervals.
+
+Values and arithmetic alone; `compare.py` measures, `comparison_text.py` prints.
+
+Four models answer each user's test items:
+
+    original    the base as given, before the population was learned; left out where none was
+    base        the base that was searched on (population merged in, where there is one)
+    own         the user's published memory; the base itself where that won
+    strangers   the mean over other users' memories
+
+Differences are taken within each user, then averaged over users: users differ far more from each
+other than memories do. Intervals are 95 % bootstrap intervals over users (`models/gain.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Literal
+
+from cluster.facts import ORDER, pooled
+from cluster.results import Measured, Recall
+from models.gain import paired_interval
+
+Model = Literal["original", "base", "own", "strangers"]
+MODELS: tuple[Model, ...] = ("original", "base", "own", "strangers")
+PAIRS: tuple[tuple[Model, Model], ...] = (
+    ("own", "base"),
+    ("own", "strangers"),
+    ("base", "original"),
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number read off a measurement; None where a user doesn't have it."""
+
+    name: str
+    less_is_better: bool
+    fraction: bool  # in [0, 1], printed x100
+    read: Callable[[Measured], float | None]
+
+
+def _recall_of(kind: str) -> Callable[[Measured], float | None]:
+    def read(measured: Measured) -> float | None:
+        counts = measured.recall.get(kind)
+        return counts.hits / counts.asked if counts and counts.asked else None
+
+    return read
+
+
+METRICS = (
+    Metric("loss", True, False, lambda measured: measured.loss_nats),
+    Metric("ROUGE-L", False, True, lambda measured: measured.rouge_l),
+    Metric("ROUGE-1", False, True, lambda measured: measured.rouge_1),
+    Metric("Persona-F1", False, True, lambda measured: measured.persona_f1),
+    Metric("P-Cover", False, False, lambda measured: measured.p_cover),
+    *(Metric(f"recall, {kind}", False, True, _recall_of(kind)) for kind in ORDER),
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One user: every model on the same test items. Digests of the strangers that were drawn."""
+
+    user_id: str
+    digest: str
+    by_session: bool
+    kind: Literal["milp", "base"]
+    items: int
+    answered: int
+    strangers: tuple[str, ...]
+    measured: Mapping[Model, Measured]
+
+    def difference(self, metric: Metric, of: Model, to: Model) -> float | None:
+        """`of` less `to`; None where either was not measured."""
+        values = [self.value(metric, model) for model in (of, to)]
+        return None if values[0] is None or values[1] is None else values[0] - values[1]
+
+    def value(self, metric: Metric, model: Model) -> float | None:
+        """One model's number; None where it was not measured."""
+        measured = self.measured.get(model)
+        return None if measured is None else metric.read(measured)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The mean difference of two models over users; `low` and `high` are None for a single user."""
+
+    metric: str
+    of: Model
+    to: Model
+    users: int
+    mean: float
+    low: float | None
+    high: float | None
+    better: int  # users for whom `of` is better
+    worst: float  # the difference least in favour of `of`
+    worst_user: str
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A whole comparison. `headline` says which users the claims are made on."""
+
+    original: str
+    base: str
+    data: str
+    seed: int
+    strangers: int
+    users: tuple[Compared, ...]
+    withdrawn: tuple[str, ...] = ()  # searched, but without a published state since
+    anchors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> tuple[Compared, ...]:
+        """The users split between sessions; all of them where none is."""
+        return tuple(user for user in self.users if user.by_session) or self.users
+
+    def means(self, users: Sequence[Compared]) -> dict[str, dict[Model, float]]:
+        """By metric and model: the mean over the users who have it."""
+        table = {}
+        for metric in METRICS:
+            row = {model: _known([user.value(metric, model) for user in users]) for model in MODELS}
+            if means := {model: fmean(values) for model, values in row.items() if values}:
+                table[metric.name] = means
+        return table
+
+    def contrasts(self, users: Sequence[Compared]) -> list[Contrast]:
+        """Every metric's difference of every pair of models that was measured."""
+        found = [
+            contrast(metric, of, to, users, self.seed) for of, to in PAIRS for metric in METRICS
+        ]
+        return [each for each in found if each is not None]
+
+    def to_json(self) -> dict[str, object]:
+        """Everything, with means and contrasts over the headline's users and over all."""
+        return {
+            **asdict(self),
+            "headline": self._summary(self.headline),
+            "all": self._summary(self.users),
+        }
+
+    def _summary(self, users: Sequence[Compared]) -> dict[str, object]:
+        return {
+            "users": [user.digest for user in users],
+            "by_session": all(user.by_session for user in users),
+            "means": self.means(users),
+            "contrasts": [asdict(each) for each in self.contrasts(users)],
+        }
+
+
+def contrast(
+    metric: Metric, of: Model, to: Model, users: Sequence[Compared], seed: int
+) -> Contrast | None:
+    """`of` less `to` over the users who have both; None where nobody has."""
+    pairs = [(user.difference(metric, of, to), user) for user in users]
+    known = [(value, user) for value, user in pairs if value is not None]
+    if not known:
+        return None
+    interval = paired_interval([value for value, _ in known], seed)
+    sign = -1 if metric.less_is_better else 1
+    worst, worst_user = min(known, key=lambda pair: sign * pair[0])
+    return Contrast(
+        metric=metric.name,
+        of=of,
+        to=to,
+        users=len(known),
+        mean=interval.mean,
+        low=None if math.isnan(interval.low) else interval.low,
+        high=None if math.isnan(interval.high) else interval.high,
+        better=sum(sign * value > 0 for value, _ in known),
+        worst=worst,
+        worst_user=worst_user.user_id,
+    )
+
+
+def mean_of(measured: Sequence[Measured]) -> Measured:
+    """Several memories on the same items as one: means, and counts added."""
+    return Measured(
+        loss_nats=fmean(each.loss_nats for each in measured),
+        token_count=measured[0].token_count,
+        rouge_1=_mean([each.rouge_1 for each in measured]),
+        rouge_l=_mean([each.rouge_l for each in measured]),
+        persona_f1=_mean([each.persona_f1 for each in measured]),
+        p_cover=_mean([each.p_cover for each in measured]),
+        recall=pooled(each.recall for each in measured),
+    )
+
+
+def chance(users: Sequence[Compared]) -> dict[str, Recall]:
+    """By kind: how many facts were asked about and how many chance would give."""
+    return pooled(user.measured["base"].recall for user in users)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = _known(values)
+    return fmean(known) if known else None
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
