@@ -1,0 +1,152 @@
+"""The cluster's files: Ray's own schema check, and that they say what the code expects."""
+
+import copy
+import json
+import re
+import shlex
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.dashboard.modules.metrics import dashboards
+
+from cluster.connection import GPU_SLOTS, SLOT
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = sorted((ROOT / "cluster" / "k8s").glob("*.yaml"))
+BOARDS = sorted((ROOT / "cluster" / "grafana").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def launcher() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "cluster.yaml").read_text())
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """The file as Ray's launcher completes and then checks it."""
+    whole = prepare_config(copy.deepcopy(config))
+    validate_config(whole)
+    return whole
+
+
+def test_ray_accepts_the_launchers_file(launcher: dict[str, Any]) -> None:
+    whole = _checked(launcher)
+    assert whole["available_node_types"][whole["head_node_type"]]["max_workers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("slots", 4), ("max_workers", "many"), ("head_node_type", "nobody"), ("max_workers", 0)],
+)
+def test_ray_refuses_a_broken_one(launcher: dict[str, Any], key: str, value: object) -> None:
+    with pytest.raises((jsonschema.ValidationError, ValueError)):
+        _checked({**launcher, key: value})
+
+
+def test_every_worker_declares_its_slots_and_the_head_none(launcher: dict[str, Any]) -> None:
+    types = dict(launcher["available_node_types"])
+    head = types.pop(launcher["head_node_type"])["resources"]
+    assert head.get(SLOT, 0) == head.get("GPU", 0) == 0
+    for worker in types.values():
+        assert worker["resources"][SLOT] == GPU_SLOTS * worker["resources"]["GPU"] > 0
+    assert sum(worker["min_workers"] for worker in types.values()) > 0, "no slots at the start"
+
+
+def test_every_node_asks_for_the_token(launcher: dict[str, Any]) -> None:
+    options = launcher["docker"]["run_options"]
+    assert "-e RAY_AUTH_MODE=token" in options
+    (path,) = [o.partition("=")[2] for o in options if o.startswith("-e RAY_AUTH_TOKEN_PATH=")]
+    assert launcher["file_mounts"][path] == "~/.ray/auth_token"
+    (start,) = [c for c in launcher["head_start_ray_commands"] if "--head" in c]
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_what_travels_to_the_nodes_is_there(launcher: dict[str, Any]) -> None:
+    local = [path for path in launcher["file_mounts"].values() if not path.startswith("~")]
+    assert local == ["constraints.txt"]
+    assert (ROOT / "constraints.txt").is_file()
+
+
+def _cluster(manifest: dict[str, Any]) -> dict[str, Any]:
+    spec = manifest["spec"]
+    return spec.get("rayClusterSpec") or spec["rayClusterConfig"]
+
+
+def _containers(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [container for g in groups for container in g["template"]["spec"]["containers"]]
+
+
+def test_the_manifests_are_these() -> None:
+    kinds = {path.name: yaml.safe_load(path.read_text())["kind"] for path in MANIFESTS}
+    assert kinds == {"rayjob.yaml": "RayJob", "rayservice.yaml": "RayService"}
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_manifests_hold_a_cluster_of_our_ray_that_asks_for_a_token(path: Path) -> None:
+    manifest = yaml.safe_load(path.read_text())
+    assert manifest["apiVersion"] == "ray.io/v1"
+    cluster = _cluster(manifest)
+    assert f"ray=={cluster['rayVersion']}\n" in (ROOT / "constraints.txt").read_text()
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert {container["image"] for container in _containers(cluster)} == {
+        "registry.example.com/milpa:0.1.0"
+    }
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_manifests_mount_what_they_claim_and_declare_their_slots(path: Path) -> None:
+    cluster = _cluster(yaml.safe_load(path.read_text()))
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+        gpus = int(container["resources"]["limits"].get("nvidia.com/gpu", 0))
+        (given,) = shlex.split(group["rayStartParams"].get("resources", "'{}'"))
+        assert json.loads(given).get(SLOT, 0) in (0, GPU_SLOTS * gpus)
+
+
+def test_the_job_is_a_search_with_slots() -> None:
+    job = yaml.safe_load((ROOT / "cluster/k8s/rayjob.yaml").read_text())
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[:4] == ["python", "-m", "milpa", "search"]
+    assert words[words.index("--address") + 1] == "auto"
+    for group in _cluster(job)["workerGroupSpecs"]:
+        (given,) = shlex.split(group["rayStartParams"]["resources"])
+        assert json.loads(given)[SLOT] == GPU_SLOTS
+
+
+def _metrics(text: str) -> set[str]:
+    return set(re.findall(r"\bray_[a-z0-9_]+", text))
+
+
+def test_boards_ask_only_for_metrics_that_ray_itself_draws() -> None:
+    panels = [f for f in resources.files(dashboards).iterdir() if f.name.endswith("_panels.py")]
+    known = set().union(*(_metrics(file.read_text()) for file in panels))
+    assert "ray_tasks" in known
+    for board in BOARDS:
+        content = json.loads(board.read_text())
+        asked = _metrics(json.dumps([p.get("targets") for p in content["panels"]]))
+        assert {"ray_tasks", "ray_serve_num_http_requests_total"} <= asked
+        assert asked - known == set()
+
+
+def test_boards_have_panels_that_do_not_overlap() -> None:
+    assert BOARDS
+    for board in BOARDS:
+        panels = json.loads(board.read_text())["panels"]
+        cells = [
+            (x, y)
+            for grid in (panel["gridPos"] for panel in panels)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        ]
+        assert len(cells) == len(set(cells))
+        assert max(x for x, _ in cells) < 24
+        assert len({panel["id"] for panel in panels}) == len(panels)
