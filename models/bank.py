@@ -1,7 +1,7 @@
 """Many LoRA memories side by side on one frozen base: each row of a batch runs under its own.
 
 The bank hooks every feed-forward matrix of the base once. Inside `rows(...)`, row i of any batch
-gets `W x + B A x` with the A and B of its own memory (MiLP, equation 1: no scaling), or plain `W x`.
+gets `W x + B A x` with the A and B of its own memory (MiLP, equation 1: no scaling), or `W x`.
 Training, validation and serving run this same code. Rows of memories with the same rank and as
 many rows each are one batched product; nothing is padded, so what a memory computes does not
 depend on its neighbours beyond floating-point summation order.
@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -71,15 +72,21 @@ class Memory:
             a_RI = state.tensors.get(f"{name}.lora_A.weight")
             b_OR = state.tensors.get(f"{name}.lora_B.weight")
             if name not in shapes or a_RI is None or b_OR is None:
-                raise ValueError(f"expected a LoRA pair of a feed-forward matrix, got {name[:80]!r}")
+                raise ValueError(
+                    f"expected a LoRA pair of a feed-forward matrix, got {name[:80]!r}"
+                )
             expected = shapes[name]
             if (a_RI.shape[1], b_OR.shape[0]) != expected or a_RI.shape[0] != b_OR.shape[1]:
                 got = f"A {tuple(a_RI.shape)}, B {tuple(b_OR.shape)}"
-                raise ValueError(f"expected {name} to map {expected[0]} to {expected[1]}, got {got}")
+                raise ValueError(
+                    f"expected {name} to map {expected[0]} to {expected[1]}, got {got}"
+                )
             ranks.add(a_RI.shape[0])
             pairs[name] = (a_RI.to(base.device), b_OR.to(base.device))
         if len(ranks) != 1:
-            raise ValueError(f"expected one rank over all matrices of a memory, got {sorted(ranks)}")
+            raise ValueError(
+                f"expected one rank over all matrices of a memory, got {sorted(ranks)}"
+            )
         return cls(ranks.pop(), pairs)
 
     def parameters(self) -> list[Tensor]:
@@ -97,14 +104,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class _Product:
-    """One batched product at one matrix: rows [N*K] and the pairs of the N memories they belong to."""
+    """One batched product at one matrix: rows `[N*K]`, and the pairs of their N memories."""
 
     rows: Tensor
     everything: bool  # the rows are all rows of the batch, in order
     pairs: tuple[Pair, ...]
 
     def add(self, x_BTI: Tensor, y_BTO: Tensor) -> None:
-        """Add B A x to the rows of y, in place (a linear layer's backward never reads its output)."""
+        """Add B A x to the rows of y, in place: a linear layer's backward never reads y."""
         x = x_BTI if self.everything else x_BTI.index_select(0, self.rows)
         # One memory needs no copy; stacking several costs their weights once a step.
         if len(self.pairs) == 1:
@@ -121,7 +128,7 @@ class _Product:
 class Bank:
     """The hooks of one base. Use `Bank.of(base)`: a base carries at most one bank."""
 
-    _banks: WeakKeyDictionary[nn.Module, Bank] = WeakKeyDictionary()
+    _banks: ClassVar[WeakKeyDictionary[nn.Module, Bank]] = WeakKeyDictionary()
 
     def __init__(self, base: Base) -> None:
         self._device = base.device
@@ -146,7 +153,9 @@ class Bank:
             RuntimeError: already inside; one batch runs at a time.
         """
         if self._row_count:
-            raise RuntimeError("expected no rows attached to this base, got a nested use of the bank")
+            raise RuntimeError(
+                "expected no rows attached to this base, got a nested use of the bank"
+            )
         self._plan, self._row_count = _plan(memories, self._device), len(memories)
         try:
             yield
@@ -180,11 +189,11 @@ def _plan(memories: Sequence[Memory | None], device: torch.device) -> dict[str, 
     plan: dict[str, list[_Product]] = defaultdict(list)
     tensors: dict[tuple[int, ...], Tensor] = {}
     for (_, _, name), members in groups.items():
-        rows = tuple(row for memory in members for row in rows_of[memory])
-        if rows not in tensors:
-            tensors[rows] = torch.tensor(rows, device=device)
-        everything = rows == tuple(range(len(memories)))
+        order = tuple(row for memory in members for row in rows_of[memory])
+        if order not in tensors:
+            tensors[order] = torch.tensor(order, device=device)
+        everything = order == tuple(range(len(memories)))
         plan[name].append(
-            _Product(tensors[rows], everything, tuple(memory.pairs[name] for memory in members))
+            _Product(tensors[order], everything, tuple(memory.pairs[name] for memory in members))
         )
     return plan

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -75,11 +75,16 @@ class Base:
         prompt = prompt_format(tokenizer, context)
         modules = dict(model.named_modules())
         layers = tuple(
-            {f"{family.layers}.{i}.{m}": modules[f"{family.layers}.{i}.{m}"] for m in family.matrices}
+            {
+                f"{family.layers}.{i}.{m}": modules[f"{family.layers}.{i}.{m}"]
+                for m in family.matrices
+            }
             for i in range(len(modules[family.layers]))
         )
-        fingerprint = fingerprint_of(Path(name), prompt.name) if Path(name).is_dir() else (
-            fingerprint_of_model(model, tokenizer, prompt.name)
+        fingerprint = (
+            fingerprint_of(Path(name), prompt.name)
+            if Path(name).is_dir()
+            else (fingerprint_of_model(model, tokenizer, prompt.name))
         )
         return cls(name, model, tokenizer, prompt, family, layers, context, offset, fingerprint)
 
@@ -91,7 +96,7 @@ class Base:
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        return next(iter(self.model.parameters())).dtype
+        return next(iter(self.model.parameters())).dtype  # type: ignore[no-any-return]
 
     @property
     def layer_count(self) -> int:
@@ -107,7 +112,8 @@ class Base:
         """(features in, features out) of each feed-forward matrix of a layer."""
         shapes = {}
         for name, module in self.feed_forward[layer].items():
-            rows, columns = module.weight.shape  # type: ignore[union-attr]
+            weight = cast(Tensor, module.weight)
+            rows, columns = weight.shape
             shapes[name] = (rows, columns) if self.fan_in_fan_out else (columns, rows)
         return shapes
 
@@ -178,8 +184,9 @@ def _check_room(source: str, dtype: torch.dtype, device: torch.device) -> None:
         free = psutil.virtual_memory().available
     if needed > free:
         raise ValueError(
-            f"expected a base that fits {device}, got {source!r} with about {needed / 2**30:.1f} GiB "
-            f"of weights and {free / 2**30:.1f} GiB free; take a smaller base or a larger device"
+            f"expected a base that fits {device}, got {source!r} with about "
+            f"{needed / 2**30:.1f} GiB of weights and {free / 2**30:.1f} GiB free; "
+            "take a smaller base or a larger device"
         )
 
 
@@ -190,5 +197,7 @@ def fingerprint_of_model(model: Any, tokenizer: PreTrainedTokenizerBase, prompt:
     digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()

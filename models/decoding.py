@@ -89,7 +89,7 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, int]]:
-        """(row number, next token): the first token of rows that just joined, else one of every row.
+        """(row number, next token): of the rows that just joined, or else of every row.
 
         A row that has used up the context must leave before the next step.
         """
@@ -110,10 +110,17 @@ class Decoder:
         self._rows = [self._rows[i] for i in keep]
         width = max((row.length for row in self._rows), default=0)
         index = torch.tensor(keep, dtype=torch.long, device=self._base.device)
-        self._cache = [
-            (keys[index][:, :, keys.shape[2] - width :], values[index][:, :, values.shape[2] - width :])
-            for keys, values in self._cache
-        ] if keep else []
+        self._cache = (
+            [
+                (
+                    keys[index][:, :, keys.shape[2] - width :],
+                    values[index][:, :, values.shape[2] - width :],
+                )
+                for keys, values in self._cache
+            ]
+            if keep
+            else []
+        )
 
     def _advance(self) -> None:
         """Choose the token after the one last reported, for every row."""
@@ -136,7 +143,7 @@ class Decoder:
     def _prefill(
         self, prompts: Sequence[Sequence[int]], states: Sequence[UserState | None]
     ) -> tuple[Tensor, Layers]:
-        """Logits after each prompt `[B, V]`, and the prompts' keys and values, padded on the right."""
+        """Logits after each prompt `[B, V]`, and their keys and values, padded on the right."""
         base, width = self._base, max(len(prompt) for prompt in prompts)
         tokens_BT = torch.zeros(len(prompts), width, dtype=torch.long)
         for i, prompt in enumerate(prompts):
@@ -201,7 +208,7 @@ def _wide(tensor_BHTE: Tensor, width: int) -> Tensor:
 
 
 def _right(tensor_BHTE: Tensor, lengths: Sequence[int], width: int) -> Tensor:
-    """Rows of the given lengths, padded on the right, moved to the right end of `width` positions."""
+    """Rows padded on the right, moved to the right end of `width` positions."""
     aligned = [_wide(row[None, :, :n], width) for row, n in zip(tensor_BHTE, lengths, strict=True)]
     return torch.cat(aligned)
 

@@ -25,7 +25,9 @@ def row_nll(base: Base, rows: Sequence[Row]) -> Tensor:
     """
     width = max(len(row.tokens) for row in rows)
     tokens_BT = torch.zeros(len(rows), width, dtype=torch.long)
-    source, target, owner = [], [], []
+    source: list[int] = []
+    target: list[int] = []
+    owner: list[int] = []
     for i, row in enumerate(rows):
         tokens_BT[i, : len(row.tokens)] = torch.tensor(row.tokens)
         source += [i * width + t - 1 for t in range(row.predict_from, len(row.tokens))]

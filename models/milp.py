@@ -107,9 +107,7 @@ class MilpFitting:
             task, counts = self._tasks.pop(outcome.key)
             state = None if outcome.error else self._state(task, outcome.memory)
             loss = outcome.loss_nats if math.isfinite(outcome.loss_nats) else None
-            finished.append(
-                Finished(task.key, state, outcome.error, loss, outcome.steps, counts)
-            )
+            finished.append(Finished(task.key, state, outcome.error, loss, outcome.steps, counts))
         return reports, finished
 
     def stop(self, key: str) -> None:
@@ -187,4 +185,3 @@ def stretched(stages: Sequence[Stage], budget: Budget) -> tuple[Stage, ...]:
     steps = sum(stage.steps for stage in stages)
     factor = max(1, math.ceil(budget.minimum_steps / steps))
     return tuple(Stage(s.name, s.rows, s.epochs * factor) for s in stages)
-

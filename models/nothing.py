@@ -47,7 +47,9 @@ class NothingFitting:
     def step(self) -> tuple[list[Report], list[Finished]]:
         """Finish all tasks."""
         tasks, self._tasks = list(self._tasks.values()), {}
-        states = [UserState("none", task.user_id, task.configuration.to_json(), {}) for task in tasks]
+        states = [
+            UserState("none", task.user_id, task.configuration.to_json(), {}) for task in tasks
+        ]
         done = [Finished(t.key, s) for t, s in zip(tasks, states, strict=True)]
         return [], done
 

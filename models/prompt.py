@@ -97,7 +97,9 @@ class PlainPrompt:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
         if tokenizer.eos_token_id is None:
-            raise ValueError("expected a tokenizer with an end-of-text token (eos), got one without")
+            raise ValueError(
+                "expected a tokenizer with an end-of-text token (eos), got one without"
+            )
         self._tokenizer = tokenizer
         self._context = context
         self.begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
@@ -119,7 +121,9 @@ class PlainPrompt:
 
     def messages(self, messages: Sequence[Message]) -> list[int]:
         """A conversation as one query: its messages joined by newlines."""
-        lines = [token for m in messages for token in [*self.text(flatten(m["content"])), *self._newline]]
+        lines = [
+            token for m in messages for token in [*self.text(flatten(m["content"])), *self._newline]
+        ]
         return [*self.begin, *lines]
 
     def pair(self, query: str, response: str) -> Row:
@@ -180,11 +184,14 @@ class ChatPrompt(PlainPrompt):
         """
         user = {"role": "user", "content": query}
         prompt = self._template([user], open_answer=True)
-        whole = self._template([user, {"role": "assistant", "content": response}], open_answer=False)
+        whole = self._template(
+            [user, {"role": "assistant", "content": response}], open_answer=False
+        )
         if whole[: len(prompt)] != prompt:
             raise ValueError(
-                "expected a chat template whose generation prompt is a prefix of prompt and answer, "
-                "got one that differs; remove the tokenizer's chat_template to use the plain format"
+                "expected a chat template whose generation prompt is a prefix of prompt and "
+                "answer, got one that differs; remove the tokenizer's chat_template to use the "
+                "plain format"
             )
         answer = whole[len(prompt) :]
         ends = [i for i, token in enumerate(answer) if token in self.stop_ids]

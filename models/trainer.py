@@ -1,10 +1,11 @@
 """Packed training: memories of different users, layers and ranks share each step on one base.
 
-The `Trainer` runs one optimiser step of every training it holds; each has its own batches, schedule,
-stages and stop, and joins or leaves between steps without changing its neighbours. The rows of a
-step are sorted by length and run a few thousand padded tokens at a time; since a memory's gradient
-is a sum over its rows, how rows are cut into such batches changes no result. Out of memory halves
-what runs at once and repeats the step; a single row that does not fit fails its own training only.
+The `Trainer` runs one optimiser step of every training it holds; each has its own batches,
+schedule, stages and stop, and joins or leaves between steps without changing its neighbours. The
+rows of a step are sorted by length and run a few thousand padded tokens at a time; since a memory's
+gradient is a sum over its rows, how rows are cut into such batches changes no result. Out of memory
+halves what runs at once and repeats the step; a single row that does not fit fails its own training
+only.
 
 This file knows no user, no text and no Ray.
 """
@@ -102,7 +103,7 @@ class Trainer:
                 nll_B = row_nll(self._base, rows)
                 share = nll_B.new_tensor([1 / tokens[i] for i in owners])
                 if backward:
-                    (nll_B * share).sum().backward()
+                    torch.autograd.backward((nll_B * share).sum())
             for i, loss in zip(owners, (nll_B.detach() * share).tolist(), strict=True):
                 losses[i] += loss
         return losses

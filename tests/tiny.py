@@ -1,4 +1,4 @@
-"""Tiny random models of every family, with a tokenizer, built from configs: nothing is downloaded."""
+"""Tiny random models of every family, with a tokenizer, built from configs, not downloaded."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_state_round_trip_and_refusals() -> None:
     with pytest.raises(ValueError, match="attn"):
         Memory.from_state(base, UserState("milp", "ann", {}, alien))
     wrong = {name: torch.cat([tensor, tensor], 1) for name, tensor in state.tensors.items()}
-    with pytest.raises(ValueError, match="expected .* to map"):
+    with pytest.raises(ValueError, match=r"expected .* to map"):
         Memory.from_state(base, UserState("milp", "ann", {}, wrong))
 
 

@@ -73,7 +73,10 @@ def test_loads_from_disk_frozen_with_a_stable_fingerprint(tmp_path: Path) -> Non
 
 def test_refuses_an_architecture_by_name_with_those_that_work(tmp_path: Path) -> None:
     config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
         intermediate_size=16,
     )
     BertModel(config).save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Packed training equals training alone equals PEFT's own layers with the same rows and schedule."""
+"""Packed training equals training alone equals PEFT's own layers on the same rows."""
 
 from __future__ import annotations
 
@@ -117,7 +117,9 @@ def peft_training(family: str, course: Training, dtype: torch.dtype) -> list[Ten
     for _ in course.stages:
         assert order.begin_stage()
         stage = order.current
-        optimizer = torch.optim.AdamW(lora.values(), lr=course.learning_rate, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(
+            lora.values(), lr=course.learning_rate, weight_decay=WEIGHT_DECAY
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step, steps=stage.steps: schedule_factor(step, steps)
         )
@@ -141,7 +143,9 @@ def peft_training(family: str, course: Training, dtype: torch.dtype) -> list[Ten
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
-    by_name = {n.removeprefix("base_model.model.").replace(".default", ""): p for n, p in lora.items()}
+    by_name = {
+        n.removeprefix("base_model.model.").replace(".default", ""): p for n, p in lora.items()
+    }
     return [by_name[name] for name in course.memory.tensors()]
 
 

@@ -1,0 +1,170 @@
+"""What all users share, learned once from users who are not searched and merged into the base.
+
+Nearly all of what a memory gains over a raw base at low learning rates is format and domain, which
+a stranger's memory gives as well. So that is learned once, by one LoRA on every feed-forward layer,
+and merged; memories then hold what is personal. The merged model is a base of its own, with its own
+fingerprint. The LoRA itself is kept too: `milpa export --onto original` needs it.
+
+Nothing is learned from a session that a searched user's validation or test part comes from: users
+of real logs share their conversations.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.bank import Memory
+from models.base import Base
+from models.history import History, Interaction, Split
+from models.loss import row_losses
+from models.milp import pair_rows
+from models.nothing import Nothing
+from models.personalizer import attach
+from models.prompt import Row
+from models.trainer import Trainer
+from models.training import Stage, Training
+from search.space import MemoryConfig
+
+AUTO_USERS = 16  # `auto` learns a population from at least so many users
+
+
+@dataclass(frozen=True)
+class PopulationSettings:
+    """How the shared adaptation is trained; `interactions` bounds its cost."""
+
+    rank: int = 16
+    learning_rate: float = 2e-3
+    epochs: int = 2
+    interactions: int = 1600
+    held_out: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Population:
+    """The shared adaptation: its weights, and its gain on held-out words of the same users."""
+
+    memory: Memory
+    users: int
+    interactions: int
+    loss_before_nats: float
+    loss_after_nats: float
+
+    def report(self) -> dict[str, object]:
+        """Everything but the weights, for the run's results."""
+        return {
+            "users": self.users,
+            "interactions": self.interactions,
+            "loss_before_nats": self.loss_before_nats,
+            "loss_after_nats": self.loss_after_nats,
+        }
+
+
+def closed_sessions(splits: Iterable[Split]) -> set[str]:
+    """Sessions that the searched users' validation and test parts come from."""
+    return {
+        interaction.session
+        for split in splits
+        for interaction in (*split.validation, *split.test)
+        if interaction.session is not None
+    }
+
+
+def sample(
+    histories: Iterable[History], closed: set[str], settings: PopulationSettings
+) -> list[Interaction]:
+    """Interactions with a query from open sessions: a uniform sample over all users' (reservoir).
+
+    Memory stays bounded however many users there are.
+    """
+    draw = random.Random(settings.seed)
+    size = settings.interactions + settings.held_out
+    kept: list[Interaction] = []
+    seen = 0
+    for history in histories:
+        for interaction in history.interactions:
+            if interaction.query is None or interaction.session in closed:
+                continue
+            seen += 1
+            if len(kept) < size:
+                kept.append(interaction)
+            elif (place := draw.randrange(seen)) < size:
+                kept[place] = interaction
+    draw.shuffle(kept)
+    return kept
+
+
+def learn(
+    base: Base,
+    interactions: Sequence[Interaction],
+    settings: PopulationSettings,
+    progress: Callable[[int, int], None] = lambda done, steps: None,
+) -> Population:
+    """Train the shared adaptation on sampled interactions.
+
+    Args:
+        base: the original base; it is not changed.
+        interactions: as `sample` gives them; the last ones are held out.
+        settings: how to train.
+        progress: told (steps done, steps in all) after each optimiser step.
+
+    Raises:
+        ValueError: too few interactions to learn from.
+    """
+    held_out = min(settings.held_out, len(interactions) // 10)
+    if held_out < 1:
+        raise ValueError(
+            f"expected at least 10 interactions of other users in open sessions to learn the "
+            f"population from, got {len(interactions)}; use --population off"
+        )
+    learned, validation = interactions[:-held_out], interactions[-held_out:]
+    configuration = MemoryConfig(
+        tuple(range(base.layer_count)), settings.rank, settings.learning_rate
+    )
+    memory = Memory.initialise(base, configuration, settings.seed)
+    stage = Stage("population", pair_rows(base, learned), settings.epochs)
+    rows = pair_rows(base, validation)
+    trainer = Trainer(base)
+    trainer.add(
+        Training(
+            key="population",
+            memory=memory,
+            stages=(stage,),
+            validation=rows,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed,
+            patience_epochs=settings.epochs,
+        )
+    )
+    before = _mean_loss(base, rows)
+    outcome = None
+    for done in range(stage.steps):
+        ended = trainer.step()[1]
+        progress(done + 1, stage.steps)
+        outcome = ended[0] if ended else outcome
+        if outcome is not None and outcome.error:
+            break
+    if outcome is None or outcome.error:
+        raise ValueError(f"expected the population to train, got: {outcome and outcome.error}")
+    users = len({interaction.user_id for interaction in learned})
+    return Population(memory, users, len(learned), before, outcome.loss_nats)
+
+
+def _mean_loss(base: Base, rows: Sequence[Row]) -> float:
+    losses = row_losses(base, rows, [None] * len(rows), attach(Nothing(), base))
+    return sum(nll for nll, _ in losses) / sum(count for _, count in losses)
+
+
+@torch.no_grad()
+def merge(base: Base, memory: Memory) -> None:
+    """Add a memory to the base's own weights, in place: W + B A."""
+    modules = {name: module for layer in base.feed_forward for name, module in layer.items()}
+    for name, (a_RI, b_OR) in memory.pairs.items():
+        weight = modules[name].weight
+        product_OI = b_OR @ a_RI
+        update = product_OI.T if base.fan_in_fan_out else product_OI
+        weight += update.to(weight.dtype)  # type: ignore[operator, arg-type]
