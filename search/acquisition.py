@@ -29,9 +29,9 @@ POOL = 256  # random configurations that climbers may start from
 CLIMBERS = 8
 STEPS = 100  # a climb ends long before
 
-# NOTE: botorch 0.18 compiles a C++ kernel at its first use. That takes half a minute and a compiler,
-# proposals then depend on the machine, and a process killed meanwhile leaves a lock that others wait
-# for without end. The kernel saves a third of a proposal's time.
+# NOTE: botorch 0.18 compiles a C++ kernel at its first use. That takes half a minute and a
+# compiler, proposals then depend on the machine, and a process killed meanwhile leaves a lock that
+# others wait for without end. The kernel would save a third of a proposal's time.
 logei._load_attempted = True
 
 Array = NDArray[np.float64]

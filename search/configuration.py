@@ -3,7 +3,7 @@
 It knows neither a base nor which values are searched (that is `space`). A configuration is kept in
 *canonical form*, so that two that mean the same are equal, and its key names one trial.
 
-Reference: MiLP (arXiv 2404.03565), equation 6 and Figure 2.
+Reference: MiLP (arXiv 2404.03565), equation 6.
 """
 
 import hashlib
@@ -79,16 +79,3 @@ class MemoryConfig:
 
 
 BASE_CONFIG = MemoryConfig((), 0, 0.0)
-
-
-def spread(layers: Sequence[int], count: int) -> tuple[int, ...]:
-    """All of the sorted layers, or `count` of them, evenly spaced from the first to the last.
-
-    A single one is the middle one. (The paper's Figure 2 puts two LoRAs in the first and the last.)
-    """
-    if len(layers) <= count:
-        return tuple(layers)
-    if count <= 1:
-        return tuple(layers[len(layers) // 2 : len(layers) // 2 + count])
-    gaps, last = count - 1, len(layers) - 1
-    return tuple(layers[(2 * i * last + gaps) // (2 * gaps)] for i in range(count))

@@ -19,18 +19,20 @@ References: MiLP (arXiv 2404.03565), equations 1 and 6, Figure 2, Tables 4 and 6
 Notation: L layers, n most layers that may hold a LoRA, r rank, d columns of an encoding.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.configuration import BASE_CONFIG, MemoryConfig, spread
+from search.configuration import BASE_CONFIG, MemoryConfig
+from search.layers import LayerSets, spread
 
-__all__ = ["BASE_CONFIG", "MemoryConfig", "SearchSpace", "spread"]
+__all__ = ["BASE_CONFIG", "MemoryConfig", "SearchSpace"]
 
 RANKS = (8, 16, 32, 64, 96)
 MAX_COUNT = 32
@@ -92,12 +94,12 @@ class SearchSpace:
         Args:
             layer_count: feed-forward layers of the base.
             smallest_dimension: the smallest in or out dimension of its feed-forward matrices.
-            ranks: what is searched, in rising order.
-            learning_rates: what is searched, in rising order; one value fixes it.
+            ranks: in rising order.
+            learning_rates: in rising order; one value fixes it.
             max_count: most layers that may hold a LoRA.
             search_layers: off marks every layer.
             search_number: off sets the budget to `max_count`.
-            fixed_rank: given, the size is not searched.
+            fixed_rank: switches the search of sizes off.
 
         Raises:
             ValueError: no rank is left.
@@ -115,6 +117,11 @@ class SearchSpace:
 
     # What it holds.
 
+    @functools.cached_property
+    def sets(self) -> LayerSets:
+        """The sets of layers that may hold a LoRA."""
+        return LayerSets(self.layer_count, self.max_count, self.search_layers, self.search_number)
+
     @property
     def search_size(self) -> bool:
         """Whether the rank is searched."""
@@ -127,11 +134,11 @@ class SearchSpace:
 
     def size(self) -> int:
         """How many configurations there are, exactly; the base itself is not one."""
-        return self._set_count() * len(self.ranks) * len(self.learning_rates)
+        return self.sets.size() * len(self.ranks) * len(self.learning_rates)
 
     def enumerate(self) -> Iterator[MemoryConfig]:
         """Every configuration once, in a fixed order. For small spaces: see `size`."""
-        for layers in self._sets():
+        for layers in self.sets.enumerate():
             for rank, rate in itertools.product(self.ranks, self.learning_rates):
                 yield MemoryConfig(layers, rank, rate)
 
@@ -140,20 +147,13 @@ class SearchSpace:
             isinstance(config, MemoryConfig)
             and config.rank in self.ranks
             and config.learning_rate in self.learning_rates
-            and self._allows(config.layers)
+            and config.layers in self.sets
         )
 
     def canonical(
         self, marked: Sequence[bool], count: int, rank: int, learning_rate: float
     ) -> MemoryConfig:
-        """The canonical form of (alpha, n, r, lr), under this space's switches.
-
-        Args:
-            marked: alpha, one per layer.
-            count: n, the budget, from 0 to `max_count`.
-            rank: r.
-            learning_rate: lr.
-        """
+        """The canonical form of (alpha, n, r, lr), under this space's switches."""
         if len(marked) != self.layer_count or not 0 <= count <= self.max_count:
             raise ValueError(
                 f"expected {self.layer_count} marks and a count from 0 to {self.max_count}, "
@@ -197,7 +197,7 @@ class SearchSpace:
 
     def neighbours(self, config: MemoryConfig) -> list[MemoryConfig]:
         """One step away: a layer more or fewer, the next rank, the next learning rate."""
-        sets = [layers for layers in self._next_sets(config.layers) if self._allows(layers)]
+        sets = self.sets.neighbours(config.layers)
         ranks = _beside(self.ranks, config.rank)
         rates = _beside(self.learning_rates, config.learning_rate)
         return [
@@ -219,7 +219,8 @@ class SearchSpace:
 
         What is not searched has no column.
         """
-        self._check(config)
+        if config not in self:
+            raise ValueError(f"expected a configuration of the space, got {config.key}")
         columns: list[float] = []
         if self.search_layers:
             columns += [float(layer in config.layers) for layer in range(self.layer_count)]
@@ -271,42 +272,22 @@ class SearchSpace:
         return np.column_stack([encodings, np.array(column, dtype=np.float64)])
 
     def to_json(self) -> dict[str, object]:
-        """What makes two spaces the same: stored with a study."""
+        """What makes two spaces the same: stored with a study. `from_json` is the inverse."""
         values = asdict(self)
         return {**values, "ranks": list(self.ranks), "learning_rates": list(self.learning_rates)}
 
-    # Sets of layers.
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The space that `to_json` wrote.
 
-    def _set_count(self) -> int:
-        if self.search_layers:
-            return sum(math.comb(self.layer_count, n) for n in range(1, self.max_count + 1))
-        return self.max_count if self.search_number else 1
-
-    def _sets(self) -> Iterator[tuple[int, ...]]:
-        layers, counts = range(self.layer_count), range(1, self.max_count + 1)
-        if self.search_layers:
-            for count in counts:
-                yield from itertools.combinations(layers, count)
-        else:
-            yield from (spread(layers, n) for n in (counts if self.search_number else counts[-1:]))
-
-    def _allows(self, layers: tuple[int, ...]) -> bool:
-        if not layers or len(layers) > self.max_count or layers[-1] >= self.layer_count:
-            return False
-        if self.search_layers:
-            return True
-        right_count = self.search_number or len(layers) == self.max_count
-        return right_count and layers == spread(range(self.layer_count), len(layers))
-
-    def _next_sets(self, layers: tuple[int, ...]) -> list[tuple[int, ...]]:
-        if self.search_layers:
-            return [tuple(sorted({*layers} ^ {layer})) for layer in range(self.layer_count)]
-        every = range(self.layer_count)
-        return [spread(every, n) for n in (len(layers) - 1, len(layers) + 1) if n <= self.max_count]
-
-    def _check(self, config: MemoryConfig) -> None:
-        if config not in self:
-            raise ValueError(f"expected a configuration of the space, got {config.key}")
+        Raises:
+            ValueError: fields are missing, unknown or of the wrong type.
+        """
+        try:
+            lists = {name: tuple(values[name]) for name in ("ranks", "learning_rates")}
+            return cls(**{**values, **lists})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"expected a search space, got {dict(values)!r:.200}") from error
 
 
 def _pick(values: Sequence[T], share: float) -> T:

@@ -1,0 +1,184 @@
+"""How trials lie in an Optuna storage: opening one, and a trial as its rows.
+
+It knows no rules of a search (that is `study`). SQLite by default, PostgreSQL where several
+machines write; `optuna-dashboard` reads either.
+
+In Optuna a configuration is few parameters, since each costs a transaction's time: `layers`, an
+integer whose bits are the active layers (`layers_53` and so on hold those beyond 53: Optuna keeps
+parameters as doubles), `rank`, and `learning_rate`. The base has `layers` alone. A readable list of
+layers stands among the user attributes.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from search.space import MemoryConfig, SearchSpace
+
+BITS = 53  # of an integer that a double holds exactly
+LOCK_SECONDS = 60.0  # that a writer waits for another
+
+State = Literal["pending", "completed", "failed"]
+_STATES: Mapping[TrialState, State] = {
+    TrialState.COMPLETE: "completed",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluation of a configuration, as it is stored."""
+
+    id: int  # in the storage
+    number: int  # in its study: the order in which it was asked
+    config: MemoryConfig
+    state: State
+    source: str  # who proposed it
+    seed: int
+    parameters: int
+    values: tuple[float, ...] | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)  # what else was measured
+    reason: str | None = None  # of a failure
+
+
+def sqlite_url(path: Path) -> str:
+    """The address of a database file."""
+    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def open_storage(url: str) -> RDBStorage:
+    """An Optuna storage, made where there is none.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
+
+    Raises:
+        ValueError: not such an address, a damaged database, or one that can't be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        address = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ValueError(f"expected sqlite:///FILE or postgresql://..., got {url!r}") from error
+    shown = address.render_as_string(hide_password=True)
+    kind = address.get_backend_name()
+    if kind == "sqlite" and address.database:
+        _prepare_file(Path(address.database))
+        engine: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}}
+    elif kind in ("postgresql", "postgres"):
+        address = address.set(drivername="postgresql+psycopg")
+        engine = {"pool_pre_ping": True}
+    else:
+        raise ValueError(f"expected sqlite:///FILE or postgresql://..., got {shown}")
+    # NOTE: Optuna fills templates in addresses, so braces are doubled.
+    full = address.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    try:
+        return RDBStorage(full, engine_kwargs=engine)
+    except ImportError as error:
+        raise ValueError(f"{shown} needs psycopg: pip install 'milpa[postgres]'") from error
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        raise ValueError(f"can't open the study database {shown}: {_cause(error)}") from error
+
+
+def _prepare_file(path: Path) -> None:
+    """Checks a database file and lets readers read while another process writes."""
+    try:
+        with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as connection:
+            problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.DatabaseError as error:
+        problem = str(error)
+    if problem != "ok":
+        raise ValueError(
+            f"can't open the study database {path}: {problem}. "
+            "If it is damaged, put a copy in its place or start a new run folder"
+        )
+
+
+def template(
+    space: SearchSpace, config: MemoryConfig, source: str, seed: int, parameters: int
+) -> FrozenTrial:
+    """A waiting trial to be stored."""
+    found = _parameters(space, config)
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=TrialState.WAITING,
+        value=None,
+        values=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params={name: value for name, (value, _) in found.items()},
+        distributions={name: distribution for name, (_, distribution) in found.items()},
+        user_attrs={
+            "active_layers": ", ".join(map(str, config.layers)) or "none",
+            "parameters": parameters,
+            "source": source,
+            "seed": seed,
+        },
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def from_stored(stored: FrozenTrial) -> Trial:
+    """A stored trial."""
+    attributes = stored.user_attrs
+    return Trial(
+        id=stored._trial_id,
+        number=stored.number,
+        config=_config(stored.params),
+        state=_STATES.get(stored.state, "pending"),
+        source=attributes["source"],
+        seed=attributes["seed"],
+        parameters=attributes["parameters"],
+        values=tuple(stored.values) if stored.state == TrialState.COMPLETE else None,
+        measured=attributes.get("measured", {}),
+        reason=attributes.get("reason"),
+    )
+
+
+def _parameters(
+    space: SearchSpace, config: MemoryConfig
+) -> dict[str, tuple[int | float, BaseDistribution]]:
+    bits = sum(1 << layer for layer in config.layers)
+    found: dict[str, tuple[int | float, BaseDistribution]] = {}
+    for first in range(0, space.layer_count, BITS):
+        width = min(BITS, space.layer_count - first)
+        name = f"layers_{first}" if first else "layers"
+        found[name] = ((bits >> first) % (1 << width), IntDistribution(0, (1 << width) - 1))
+    if config.layers:
+        ranks, rates = space.ranks, space.learning_rates
+        found["rank"] = (config.rank, IntDistribution(ranks[0], ranks[-1], log=True))
+        rate = FloatDistribution(rates[0], rates[-1], log=True)
+        found["learning_rate"] = (config.learning_rate, rate)
+    return found
+
+
+def _config(parameters: Mapping[str, Any]) -> MemoryConfig:
+    layers: list[int] = []
+    for name, value in parameters.items():
+        if name.startswith("layers"):
+            first = int(name.removeprefix("layers").removeprefix("_") or 0)
+            layers += [first + bit for bit in range(BITS) if value >> bit & 1]
+    return MemoryConfig(
+        tuple(layers), parameters.get("rank", 0), parameters.get("learning_rate", 0.0)
+    )
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,291 @@
+"""One user's trials: ask, tell, front, winner; kept in a database that survives any kill.
+
+The storage is the truth. What is asked is stored as waiting before anybody hears of it; what is
+told becomes complete or failed in one transaction, with everything measured written before. So a
+run that died goes on with `pending()`, in order, and asks for new proposals after that.
+
+The first trial is the *anchor*: the base itself, which a winner has to beat. `completed()` is in
+the order of asking (trial numbers), not of coming back: samplers see the same sequence after a
+resume. The reference point is set once and never moves.
+
+A study is read at opening and has one writer; others may read its storage. Its name is the user's
+digest, and nothing else of the user is stored.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from search import pareto
+from search.pareto import LOSS, ROUGE_L, Candidate, Objective
+from search.samplers import Observation, Proposal
+from search.space import BASE_CONFIG, SearchSpace
+from search.storage import Trial, from_stored, template
+
+VERSION = 1
+HEADER = "milpa"  # the study attribute that says what a study was made with
+REFERENCE = "reference_point"
+_METRIC_NAMES = "study:metric_names"  # where Optuna's plots and its dashboard look
+
+_logger = logging.getLogger(__name__)
+
+
+class Study:
+    """One user's trials and objectives."""
+
+    def __init__(self, storage: RDBStorage, name: str) -> None:
+        """The stored study of this name.
+
+        Raises:
+            KeyError: there is none.
+            ValueError: it is damaged, or of another version.
+        """
+        self.name = name
+        self._storage = storage
+        self._id = storage.get_study_id_from_name(name)
+        try:
+            attributes = storage.get_study_user_attrs(self._id)
+            header = attributes[HEADER]
+            if header["version"] != VERSION:
+                raise ValueError(f"expected version {VERSION}, got {header['version']}")
+            self.space = SearchSpace.from_json(header["space"])
+            self.objectives = tuple(Objective(**values) for values in header["objectives"])
+            reference = attributes.get(REFERENCE)
+            self.reference: tuple[float, ...] | None = tuple(reference) if reference else None
+            stored = map(from_stored, storage.get_all_trials(self._id, deepcopy=False))
+            self._trials = {trial.number: trial for trial in stored}
+        except (StorageInternalError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"can't read the study {name}: {error!r}") from error
+
+    @classmethod
+    def open(
+        cls,
+        storage: RDBStorage,
+        name: str,
+        space: SearchSpace,
+        objectives: Sequence[Objective] = (LOSS, ROUGE_L),
+    ) -> Self:
+        """The study of this name, made where there is none.
+
+        Raises:
+            ValueError: it was made with another space, other objectives or by another version, or
+                it is damaged.
+        """
+        wanted = _header(space, objectives)
+        try:
+            study_id = storage.get_study_id_from_name(name)
+        except KeyError:
+            study_id = _created(storage, name, objectives)
+        stored = storage.get_study_user_attrs(study_id).get(HEADER)
+        if stored is None:  # new, or its maker was killed before this line
+            names = [objective.name for objective in objectives]
+            storage.set_study_system_attr(study_id, _METRIC_NAMES, names)
+            storage.set_study_user_attr(study_id, HEADER, wanted)
+        elif stored != wanted:
+            raise ValueError(f"the study {name} was made otherwise: {_difference(stored, wanted)}")
+        return cls(storage, name)
+
+    def delete(self) -> None:
+        """Removes the study and all its trials from the storage."""
+        self._storage.delete_study(self._id)
+        self._trials.clear()
+
+    # What is known.
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, in the order they were asked."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    @property
+    def anchor(self) -> Trial | None:
+        """The base's own trial, once it was asked."""
+        return self._trials.get(0)
+
+    def pending(self) -> list[Trial]:
+        """Asked and not told, in the order they were asked."""
+        return [trial for trial in self.trials if trial.state == "pending"]
+
+    def completed(self) -> list[Observation]:
+        """What came back, failures and the anchor included, in the order it was asked."""
+        return [Observation(t.config, t.values) for t in self.trials if t.state != "pending"]
+
+    def front(self) -> list[Trial]:
+        """The completed trials that no other dominates; the anchor is not one of them."""
+        trials = self._memories()
+        rows = [trial.values or () for trial in trials]
+        return [trials[i] for i in pareto.front(self.objectives, rows)]
+
+    def winner(self) -> Trial:
+        """The trial to publish by `pareto.winner`; the anchor where nothing beats the base.
+
+        The anchor's `measured` must hold `item_count`, the validation items that ROUGE-L was
+        measured on; a trial's `rouge_l_error` is its standard error over them.
+
+        Raises:
+            ValueError: the anchor has not come back.
+        """
+        anchor = self.anchor
+        if anchor is None or anchor.values is None:
+            raise ValueError(f"expected the anchor of study {self.name} to have come back")
+        front = self.front()
+        best = pareto.winner(
+            [self._candidate(trial) for trial in front],
+            base_loss=self._candidate(anchor).loss_nats,
+            item_count=int(anchor.measured["item_count"]),
+        )
+        return anchor if best is None else front[best]
+
+    # What is written.
+
+    def ask_anchor(self, seed: int) -> Trial:
+        """The base's own trial, stored as pending; the same one however often it is asked."""
+        return self.anchor or self._store(Proposal(BASE_CONFIG, "anchor"), seed, 0)
+
+    def ask(self, proposal: Proposal, seed: int, parameters: int = 0) -> Trial:
+        """A new trial, stored as pending before it is returned.
+
+        Args:
+            proposal: what to try, and who proposed it.
+            seed: the trial's own.
+            parameters: trainable parameters of this configuration.
+
+        Raises:
+            ValueError: the anchor was not asked yet, the configuration was asked before, or it is
+                no member of the space.
+        """
+        if self.anchor is None:
+            raise ValueError(f"expected the anchor of study {self.name} to be asked first")
+        if proposal.config not in self.space:
+            raise ValueError(f"expected a member of the space, got {proposal.config.key}")
+        if any(trial.config == proposal.config for trial in self._trials.values()):
+            raise ValueError(f"{proposal.config.key} was asked before in study {self.name}")
+        return self._store(proposal, seed, parameters)
+
+    def tell(
+        self, number: int, values: Sequence[float], measured: Mapping[str, Any] | None = None
+    ) -> Trial:
+        """A pending trial, complete. Values that are no finite numbers make it a failed one.
+
+        Telling again changes nothing; other values than before are logged and left out.
+
+        Args:
+            number: of the trial.
+            values: one for each objective, in natural units.
+            measured: what else was measured, as JSON.
+
+        Raises:
+            KeyError: there is no such trial.
+            ValueError: not one value for each objective.
+        """
+        given = tuple(float(value) for value in values)
+        pareto.oriented(self.objectives, [given])
+        if not all(map(math.isfinite, given)):
+            pairs = zip(self.objectives, given, strict=True)
+            return self.fail(number, ", ".join(f"{o.name} is {value}" for o, value in pairs))
+        attributes = {"measured": dict(measured or {})}
+        return self._finish(number, TrialState.COMPLETE, given, attributes)
+
+    def fail(self, number: int, reason: str) -> Trial:
+        """A pending trial, failed: its configuration is forbidden from now on.
+
+        Raises:
+            KeyError: there is no such trial.
+        """
+        return self._finish(number, TrialState.FAIL, None, {"reason": reason})
+
+    def settle_reference(self, initial: int) -> tuple[float, ...] | None:
+        """The reference point, set for good at the first call after the initial design.
+
+        None as long as fewer than `initial` memories were asked, or the anchor and two memories
+        have not come back.
+        """
+        rows = [trial.values or () for trial in self._memories()]
+        asked, anchor = len(self._trials) - 1, self.anchor
+        if self.reference or asked < initial or len(rows) < 2 or not (anchor and anchor.values):
+            return self.reference
+        found = pareto.reference_point(self.objectives, rows, anchor.values)
+        self._storage.set_study_user_attr(self._id, REFERENCE, list(found))
+        self.reference = found
+        return found
+
+    def _memories(self) -> list[Trial]:
+        return [t for t in self.trials if t.values is not None and t.config != BASE_CONFIG]
+
+    def _candidate(self, trial: Trial) -> Candidate:
+        by_name = dict(zip((o.name for o in self.objectives), trial.values or (), strict=True))
+        error = trial.measured.get("rouge_l_error", 0.0)
+        return Candidate(
+            by_name[LOSS.name], by_name.get(ROUGE_L.name, 0.0), float(error), trial.parameters
+        )
+
+    def _store(self, proposal: Proposal, seed: int, parameters: int) -> Trial:
+        waiting = template(self.space, proposal.config, proposal.source, seed, parameters)
+        return self._read(self._storage.create_new_trial(self._id, waiting))
+
+    def _finish(
+        self,
+        number: int,
+        state: TrialState,
+        values: tuple[float, ...] | None,
+        attributes: Mapping[str, Any],
+    ) -> Trial:
+        trial = self._trials[number]
+        if trial.state != "pending":
+            if trial.values != values:
+                _logger.warning(
+                    "study %s, trial %d: told %s after it was %s with %s; the first stands",
+                    *(self.name, number, values or attributes, trial.state, trial.values),
+                )
+            return trial
+        try:
+            for key, value in attributes.items():
+                self._storage.set_trial_user_attr(trial.id, key, value)
+            self._storage.set_trial_state_values(trial.id, state, values)
+        except UpdateFinishedTrialError:  # told by a process that was thought dead
+            self._read(trial.id)
+            return self._finish(number, state, values, attributes)
+        return self._read(trial.id)
+
+    def _read(self, trial_id: int) -> Trial:
+        trial = from_stored(self._storage.get_trial(trial_id))
+        self._trials[trial.number] = trial
+        return trial
+
+
+def study_names(storage: RDBStorage) -> list[str]:
+    """The names of all studies, in the order they were made."""
+    return [study.study_name for study in storage.get_all_studies()]
+
+
+def _created(storage: RDBStorage, name: str, objectives: Sequence[Objective]) -> int:
+    directions = [
+        StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
+        for objective in objectives
+    ]
+    try:
+        return storage.create_new_study(directions, name)
+    except DuplicatedStudyError:  # another process was quicker
+        return storage.get_study_id_from_name(name)
+
+
+def _header(space: SearchSpace, objectives: Sequence[Objective]) -> dict[str, Any]:
+    named = [{"name": o.name, "maximise": o.maximise, "unit": o.unit} for o in objectives]
+    return {"version": VERSION, "space": space.to_json(), "objectives": named}
+
+
+def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The fields that differ, with the stored and the wanted value."""
+    before, now = ({**header, **header.get("space", {})} for header in (stored, wanted))
+    return "; ".join(
+        f"{key} was {json.dumps(before.get(key))}, now {json.dumps(now.get(key))}"
+        for key in sorted({*before, *now} - {"space"})
+        if before.get(key) != now.get(key)
+    )
