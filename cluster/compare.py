@@ -144,7 +144,7 @@ class _Run:
                 for user in self._users
             ),
             withdrawn=tuple(
-                user.user_id for user in self._results.users if user not in self._users
+                user.user_id for user in self._results.users if user.digest not in measured
             ),
             anchors=self._anchors(),
         )

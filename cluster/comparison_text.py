@@ -60,18 +60,14 @@ def introduction(comparison: Comparison) -> list[str]:
         who += "; the headline is on those, the others are marked *"
     elif not split:
         who += ": training and test words of all may share a conversation"
-    texts = [
-        f"Data `{_plain(comparison.data)}`, base `{_plain(comparison.original)}`. {who}. "
+    return [
+        f"Data `{_quoted(comparison.data)}`, base `{_quoted(comparison.original)}`. {who}. "
         f"{sum(user.items for user in headline)} test items; {comparison.strangers} strangers' "
         f"memories a user at most; seed {comparison.seed}.",
         "Loss in nats per token (less is better); ROUGE, Persona-F1 and recall x100 (more is "
         "better). Differences are taken within a user; in brackets 95 % bootstrap intervals over "
         "users.",
     ]
-    if comparison.withdrawn:
-        names = ", ".join(_plain(name) for name in comparison.withdrawn)
-        texts.append(f"Left out, since nothing is published for them any more: {names}.")
-    return texts
 
 
 def grids(comparison: Comparison) -> list[Grid]:
@@ -92,7 +88,11 @@ def grids(comparison: Comparison) -> list[Grid]:
         ]
         title = "What Persona-F1 and P-Cover are to be read against"
         tables.append(Grid(title, ("answer", "Persona-F1", "P-Cover"), tuple(rows)))
-    return [*tables, _users(users)]
+    tables.append(_users(users))
+    if comparison.withdrawn:
+        names = tuple((_plain(name),) for name in comparison.withdrawn)
+        tables.append(Grid("Left out: nothing is published for them any more", ("user",), names))
+    return tables
 
 
 def _means(comparison: Comparison, users: Sequence[Compared], title: str) -> Grid:
@@ -175,6 +175,10 @@ def _interval(contrast: Contrast) -> str:
 
 def _plain(text: str) -> str:
     return wording.short(text, _NAME_LENGTH)
+
+
+def _quoted(text: str) -> str:
+    return wording.short(text, 200).replace("`", "'")
 
 
 def _pipes(grid: Grid) -> str:

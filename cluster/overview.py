@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from cluster import facts, gains, plots, wording
+from cluster import facts, gains, wording
+from cluster.courses import Course
 from cluster.results import Measured, Results, UserResult
 
 
@@ -20,7 +21,7 @@ class Row:
 
     user: UserResult
     drawn: bool
-    course: plots.Course | None
+    course: Course | None
 
     @property
     def loss_change(self) -> float:

@@ -13,45 +13,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import plotly.graph_objects as go
 
 from cluster import wording
+from cluster.courses import Course, Point, Trial
 from search.space import MemoryConfig
 
 Figure = dict[str, Any]
-Point = tuple[float, float]  # validation loss in nats per token, ROUGE-L in [0, 1]
-
 NAME_LENGTH = 24  # characters of a user id that fit on an axis
 NAMED_ROWS = 60  # more users than that are rows without a name
 NAMED_COLUMNS = 24
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One completed trial: where it landed, and whether any other is better in both."""
-
-    configuration: MemoryConfig
-    at: Point
-    on_front: bool
-
-
-@dataclass(frozen=True)
-class Course:
-    """One user's completed trials in the order they were told, and what they came to.
-
-    `hypervolume[i]` is what the first i + 1 trials dominate above the reference point; None until
-    that point was set. `published` is where the winner stands after its training at full budget.
-    """
-
-    trials: tuple[Trial, ...]
-    winner: MemoryConfig
-    published: Point
-    reference: Point | None
-    hypervolume: tuple[float, ...] | None
-    failed: int = 0
 
 
 def front(course: Course) -> Figure:
@@ -88,15 +61,12 @@ def front(course: Course) -> Figure:
     return _finish(figure, height=430, legend=True)
 
 
-def hypervolume(course: Course) -> Figure | None:
-    """The hypervolume after each trial; None where no reference point was ever set."""
-    if course.hypervolume is None:
-        return None
-    values = [100 * value for value in course.hypervolume]
+def hypervolume(values: Sequence[float]) -> Figure:
+    """The hypervolume after each trial."""
     steps = list(range(len(values)))
     line = go.Scatter(
         x=steps,
-        y=_rounded(values),
+        y=_rounded([100 * value for value in values]),
         mode="lines+markers",
         line={"color": "var(--front)", "shape": "hv", "width": 2},
         marker={"size": 4},

@@ -25,8 +25,9 @@ import plotly.offline
 from markupsafe import Markup
 
 from cluster import facts, overview, plots, wording
+from cluster.courses import Course, courses
 from cluster.overview import Row
-from cluster.results import Results, UserResult, load, write_private
+from cluster.results import Gain, Results, load, write_private
 
 FILE_NAME = "report.html"
 DRAWN_USERS = 200  # with plots and answers of their own
@@ -59,17 +60,17 @@ def write(run: Path, examples: bool = True) -> Path:
     return path
 
 
-def page(results: Results, courses: Mapping[str, plots.Course], examples: bool = True) -> str:
+def page(results: Results, searched: Mapping[str, Course], examples: bool = True) -> str:
     """The whole page.
 
     Args:
         results: the run.
-        courses: by digest; a user without one is told to have no study.
+        searched: courses by digest; a user without one is told to have no study.
         examples: whether users' texts stand in the page.
     """
     kept = [user if examples else replace(user, examples=()) for user in results.users]
     rows = [
-        Row(user, place < DRAWN_USERS, courses.get(user.digest)) for place, user in enumerate(kept)
+        Row(user, place < DRAWN_USERS, searched.get(user.digest)) for place, user in enumerate(kept)
     ]
     scripts = {"plotly": plotly.offline.get_plotlyjs(), "js": _file("report.js")}
     context = {
@@ -91,11 +92,6 @@ def page(results: Results, courses: Mapping[str, plots.Course], examples: bool =
     return _template().render(context).encode("utf-8", "replace").decode("utf-8")
 
 
-def courses(run: Path, results: Results, users: Sequence[UserResult]) -> dict[str, plots.Course]:
-    """The studies of some users, ready to draw, by digest."""
-    raise NotImplementedError
-
-
 def _figures(results: Results, rows: Sequence[Row]) -> dict[str, plots.Figure]:
     """Every figure of the page by the id it is drawn from."""
     winners = [row.user.configuration for row in rows]
@@ -107,24 +103,30 @@ def _figures(results: Results, rows: Sequence[Row]) -> dict[str, plots.Figure]:
         figures["figure-layers"] = plots.layers(names[heated], winners[heated], layer_count)
         figures["figure-layer-counts"] = plots.layer_counts(winners, layer_count)
     if results.gain is not None:
-        figures["figure-gain"] = _gain_figure(results)
+        figures["figure-gain"] = _gain_figure(results.gain, results)
     for row in rows:
         if row.course is not None:
-            figures[f"front-{row.user.digest}"] = plots.front(row.course)
-            if row.course.hypervolume is not None:
-                figures[f"hypervolume-{row.user.digest}"] = plots.hypervolume(row.course)
+            figures.update(_course_figures(row.user.digest, row.course))
     return figures
 
 
-def _gain_figure(results: Results) -> plots.Figure:
-    assert results.gain is not None
+def _course_figures(digest: str, course: Course) -> dict[str, plots.Figure]:
+    figures = {f"front-{digest}": plots.front(course)}
+    if course.hypervolume is not None:
+        figures[f"hypervolume-{digest}"] = plots.hypervolume(course.hypervolume)
+    return figures
+
+
+def _gain_figure(gain: Gain, results: Results) -> plots.Figure:
     users = {user.digest: user for user in results.users}
-    shown = [users[digest] for digest in results.gain.users[:GAIN_USERS]]
+    shown = [users[digest] for digest in gain.users[:GAIN_USERS]]
     change = [
-        [None if loss is None else loss - user.anchor.loss_nats
-         for loss, user in zip(row, shown, strict=False)]
-        for row in results.gain.loss[:GAIN_USERS]
-    ]  # fmt: skip
+        [
+            None if loss is None else loss - user.anchor.loss_nats
+            for loss, user in zip(row, shown, strict=False)
+        ]
+        for row in gain.loss[:GAIN_USERS]
+    ]
     return plots.personal_gain([user.user_id for user in shown], change)
 
 

@@ -1,0 +1,55 @@
+"""Personal gain by hand: own memory, strangers' memories, and the base."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from cluster.gains import PersonalGain, mean_gain, own_and_others, personal_gains, table
+from cluster.results import Gain
+from tests.cluster.made_results import results
+
+LOSS = ((2.0, 3.0, 3.5), (2.5, 2.5, None), (2.7, 3.2, 3.0))
+BASE = {"a": 2.4, "b": 3.0, "c": 3.1}
+
+
+def test_each_users_gain_by_hand() -> None:
+    first, second, third = personal_gains(Gain(("a", "b", "c"), LOSS), BASE)
+    assert (first.own, first.strangers) == pytest.approx((-0.4, 0.2))
+    assert (second.own, second.strangers) == pytest.approx((-0.5, 0.1))
+    assert (third.own, third.strangers) == pytest.approx((-0.1, 0.4))  # one stranger was tried
+    assert [row.personal for row in (first, second, third)] == pytest.approx([-0.6, -0.6, -0.5])
+
+
+def test_means_leave_out_whom_no_stranger_was_tried_on() -> None:
+    mean = mean_gain([PersonalGain("a", -0.4, None), PersonalGain("b", -0.2, -0.3)])
+    assert mean is not None
+    assert (mean.own, mean.strangers, mean.personal) == pytest.approx((-0.3, -0.3, 0.1))
+    assert (mean.better, mean.compared) == (0, 1)
+    assert mean_gain([]) is None
+
+
+def test_own_and_others_are_means_over_the_same_users() -> None:
+    assert own_and_others(LOSS) == pytest.approx((2.5, (2.6 + 3.1 + 3.5) / 3))
+    assert own_and_others(((1.0,),)) == (None, None)
+
+
+def test_the_table_names_users_and_shows_the_mean() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    shown = table(results())
+    assert shown is not None
+    console.print(shown)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "ann" in printed
+    assert "-0.500" in printed
+    assert "better than strangers' for" in printed
+
+
+def test_no_table_without_strangers() -> None:
+    made = results()
+    alone = Gain((made.users[0].digest,), ((2.5,),))
+    assert table(replace(made, gain=None)) is None
+    assert table(replace(made, users=made.users[:1], gain=alone)) is None
