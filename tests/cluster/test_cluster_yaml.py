@@ -1,5 +1,6 @@
 """The cluster's files: Ray's own schema check, and that they say what the code expects."""
 
+import ast
 import copy
 import json
 import re
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.dashboard.modules.metrics import dashboards
+from ray.serve.schema import ServeDeploySchema
 
 from cluster.connection import GPU_SLOTS, SLOT
 
@@ -120,6 +122,20 @@ def test_the_job_is_a_search_with_slots() -> None:
     for group in _cluster(job)["workerGroupSpecs"]:
         (given,) = shlex.split(group["rayStartParams"]["resources"])
         assert json.loads(given)[SLOT] == GPU_SLOTS
+
+
+def test_the_service_is_our_application_with_keys() -> None:
+    service = yaml.safe_load((ROOT / "cluster/k8s/rayservice.yaml").read_text())
+    config = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    assert application.import_path == "serve.app:application"
+    # What the application takes, read from its source: this package doesn't import serve.
+    source = ast.parse((ROOT / "serve" / "app.py").read_text())
+    (settings,) = [n for n in source.body if isinstance(n, ast.ClassDef) and n.name == "Settings"]
+    fields = {ast.unparse(n.target) for n in settings.body if isinstance(n, ast.AnnAssign)}
+    assert "keys" in application.args
+    assert set(application.args) <= fields
+    assert any(isinstance(n, ast.FunctionDef) and n.name == "application" for n in source.body)
 
 
 def _metrics(text: str) -> set[str]:
