@@ -1,0 +1,34 @@
+"""What a personalised model is and how good it is: torch and transformers, without Ray.
+
+In reading order:
+
+history.py       interactions, histories, their split in time; all users' on disk
+lines.py         one line of data, and what is wrong with a bad one
+readers.py       the formats that data comes in
+dialogues.py     one of them: nested dialogues
+splitting.py     where a history is cut
+archive.py       sorted lines in Arrow files
+base.py          the one frozen model and its tokenizer
+families.py      where each architecture keeps its feed-forward matrices
+fingerprint.py   what a base is known by
+prompt.py        text to tokens: the prompt formats
+loss.py          nats per row
+bank.py          many LoRA memories side by side on one base
+training.py      one memory's schedule, best weights and stop
+trainer.py       packed training: memories join and leave between steps
+decoding.py      answers of rows of different users in one running batch
+personalizer.py  what every method offers: Personalizer, Task, UserState
+milp.py          the main method: memory injection, then instruction tuning
+nothing.py       the control: no personalisation
+population.py    what users share, learned once and merged into the base
+catalog.py       name -> Personalizer
+words.py         text to words, for the measures
+persona.py       Persona-F1 and P-Cover
+scoring.py       loss, ROUGE, persona and recall on a split
+gain.py          own memory against strangers'
+storage.py       content-addressed folders, written whole or not at all
+peft_format.py   a user state as a PEFT adapter
+published.py     what a published state says of itself
+pointer.py       which of a user's states is current
+registry.py      published user states on disk
+"""
