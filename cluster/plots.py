@@ -144,7 +144,9 @@ def personal_gain(names: Sequence[str], change: Sequence[Sequence[float | None]]
         **_ticks(labels),
     )
     figure.update_yaxes(title="memory of")
-    return _rows(figure, names, row_height=34 if len(names) <= NAMED_COLUMNS else 18)
+    if len(names) <= NAMED_COLUMNS:
+        return _rows(figure, names, row_height=34, head=190)
+    return _rows(figure, names, row_height=18)
 
 
 def label(user_id: str) -> str:
@@ -175,7 +177,7 @@ def _single(at: Point, name: str, symbol: str, color: str) -> go.Scatter:
     )
 
 
-def _rows(figure: go.Figure, names: Sequence[str], row_height: int = 22) -> Figure:
+def _rows(figure: go.Figure, names: Sequence[str], row_height: int = 22, head: int = 110) -> Figure:
     """The users as rows from top to bottom, named where the names fit."""
     fits = len(names) <= NAMED_ROWS
     height = max(row_height * len(names), 110) if fits else 720
@@ -186,7 +188,7 @@ def _rows(figure: go.Figure, names: Sequence[str], row_height: int = 22) -> Figu
         showticklabels=fits,
         **_ticks([label(name) for name in names]),
     )
-    return _finish(figure, height=height + 110)
+    return _finish(figure, height=height + head)
 
 
 def _every(layer_count: int) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from cluster import report
 from cluster.courses import course, courses
+from cluster.plots import Figure
 from cluster.results import Results, save
 from search.pareto import front, hypervolume_trace
 from search.samplers import Proposal
@@ -56,8 +57,8 @@ class Page(HTMLParser):
     def code(self) -> list[str]:
         return [text for name, text in self.scripts.items() if name.startswith("code-")]
 
-    def figure(self, name: str) -> report.plots.Figure:
-        figure: report.plots.Figure = json.loads(self.scripts[name])
+    def figure(self, name: str) -> Figure:
+        figure: Figure = json.loads(self.scripts[name])
         return figure
 
 
