@@ -49,7 +49,7 @@ def a_line(interaction: Interaction, place: int) -> str:
         "response": interaction.response,
         "session": "one" if interaction.user_id == UNSPLIT else interaction.session,
     }
-    if place % 3 == 0:
+    if place % 2 == 0:
         line["fact"] = {"value": "fine", "kind": "asked", "choices": 20}
     return json.dumps(line)
 
