@@ -266,6 +266,6 @@ def test_what_tune_starts_for_every_trial_needs_no_torch() -> None:
 
 
 def test_a_missing_library_is_noticed() -> None:
-    done = _imports_without("ray", "cluster")
+    done = _imports_without("ray", "cluster.submit")
     assert done.returncode == 1
     assert "No module named 'ray'" in done.stderr
