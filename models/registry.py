@@ -262,7 +262,7 @@ class Registry:
             self._known(user_id)  # forgotten meanwhile?
             raise
         if published.user_id != user_id:
-            raise DamagedState(f"{folder}: expected a state of {shortened(user_id)}, got another's")
+            raise DamagedState(f"{folder}: expected a state of its user, got another's")
         return published, manifest
 
     def _listed(self, user_id: str) -> set[str | None]:

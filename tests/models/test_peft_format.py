@@ -13,29 +13,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from models import peft_format
-from tests.tiny import tiny_base, tiny_model
-
-TOKENS = torch.arange(6, 6 + 22).reshape(2, 11)
-
-
-def lora(family: str, layers: tuple[int, ...], rank: int, seed: int) -> dict[str, Tensor]:
-    """A LoRA that does something, in float32."""
-    generator = torch.Generator().manual_seed(seed)
-    base, tensors = tiny_base(family), {}
-    for layer in layers:
-        for name, (features_in, features_out) in base.matrix_shapes(layer).items():
-            a_RI = torch.randn(rank, features_in, generator=generator)
-            tensors[f"{name}.lora_A.weight"] = a_RI * 0.2
-            b_OR = torch.randn(features_out, rank, generator=generator)
-            tensors[f"{name}.lora_B.weight"] = b_OR * 0.2
-    return tensors
-
-
-def write(folder: Path, tensors: dict[str, Tensor], fan_in_fan_out: bool = False) -> Path:
-    folder.mkdir()
-    for name, content in peft_format.encode(tensors, "tiny", fan_in_fan_out).items():
-        (folder / name).write_bytes(content)
-    return folder
+from tests.states import TOKENS, lora, write
+from tests.tiny import tiny_model
 
 
 def change(folder: Path, **changed: Any) -> None:

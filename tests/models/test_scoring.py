@@ -186,11 +186,15 @@ def test_answers_are_greedy_and_as_long_as_allowed(base: Base) -> None:
     assert max(map(len, tokens)) == 6
 
 
-def test_a_query_longer_than_the_context_still_gets_its_answer(base: Base) -> None:
-    item = interaction("dog " * 500, "fine")
-    (found,) = score(base, attach(Nothing(), base), [None], [[item]], [8])
+def test_a_long_query_loses_its_oldest_words_not_its_answer(base: Base) -> None:
+    item, state = interaction("dog " * 500, "fine"), random_state(base, "ann", (1,), 4)
+    method = attach(Milp(), base)
+    (found,) = score(base, method, [state], [[item]], [8])
     assert math.isfinite(found.loss_nats)
-    assert len(found.answers) == 1
+    newest = base.prompt.prompt(item.query or "")[-(base.context - 8) :]
+    (tokens,) = generate(base, [newest], [state], method, 8)
+    assert len(tokens) == 8
+    assert found.answers == (base.prompt.decode(tokens),)
 
 
 def test_a_method_may_add_words_to_the_query(base: Base) -> None:
