@@ -7,7 +7,8 @@ lines.py         one line of data, and what is wrong with a bad one
 readers.py       the formats that data comes in
 dialogues.py     one of them: nested dialogues
 splitting.py     where a history is cut
-archive.py       sorted lines in Arrow files
+sorting.py       any number of lines, sorted on disk
+archive.py       all users' lines, memory-mapped, replaced at once
 base.py          the one frozen model and its tokenizer
 families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by

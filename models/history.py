@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from models import archive, readers, splitting
+from models import archive, readers, sorting, splitting
 from models.archive import Archive
 from models.lines import DataError, Line, check, shown
 
@@ -170,7 +170,7 @@ class Histories:
         with archive.scratch(folder) as aside:
             profiles = readers.profiles(found)
             lines = check(readers.records(found, counts, aside), counts)
-            ordered = archive.in_order(lines, aside)
+            ordered = sorting.in_order(lines, aside)
             first = next(ordered, None)
             if first is None:
                 raise DataError(f"{source}: expected interactions, found none; add some")
@@ -189,7 +189,7 @@ class Histories:
 
     def __len__(self) -> int:
         """Number of interactions."""
-        return len(self._content.lines)
+        return len(self._content)
 
     def load(self, user_id: str) -> History:
         """One user's history; nobody else's text is read.

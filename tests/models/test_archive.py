@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from models import archive, storage
+from models import archive, sorting, storage
 from models.archive import Archive
 from models.lines import DataError, Line
 
 
-def some_lines(count: int, seed: int = 0, as_text: bool = False) -> list[Line]:
+def some_lines(count: int, seed: int = 0) -> list[Line]:
     """Lines of seven users in random order; many have equal times, all differ in response."""
     rng = random.Random(seed)
     lines = []
@@ -22,8 +22,8 @@ def some_lines(count: int, seed: int = 0, as_text: bool = False) -> list[Line]:
         query = rng.choice([None, f"query {n}"])
         fact = ("a dog", "asked", 12) if rng.random() < 0.2 else (None, None, None)
         user_id = f"user {rng.randrange(7)}"
-        at = f"day {time:02d}" if as_text else float(time)
-        lines.append(Line(user_id, at, query, f"response {n}", rng.choice([None, "s"]), *fact))
+        session = rng.choice([None, "s"])
+        lines.append(Line(user_id, float(time), query, f"response {n}", session, *fact))
     return lines
 
 
@@ -33,31 +33,8 @@ def in_order(lines: Sequence[Line]) -> list[Line]:
 
 def write(folder: Path, lines: Sequence[Line], profiles: dict[str, str] | None = None) -> Archive:
     with archive.scratch(folder) as aside:
-        archive.write(archive.in_order(lines, aside), profiles or {}, {"lost": 2}, folder, aside)
+        archive.write(sorting.in_order(lines, aside), profiles or {}, {"lost": 2}, folder, aside)
     return Archive.open(folder)
-
-
-@pytest.mark.parametrize("as_text", [False, True])
-def test_sorting_on_disk_equals_sorting_in_memory(
-    as_text: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archive, "_RUN_LINES", 100)
-    monkeypatch.setattr(archive, "_BATCH_LINES", 8)
-    lines = some_lines(1234, as_text=as_text)
-    content = write(tmp_path / "data", lines)
-    assert list(content.stream()) == in_order(lines)
-    assert list(content.slice(0, len(lines))) == in_order(lines)
-    assert list(content.slice(517, 3)) == in_order(lines)[517:520]
-
-
-def test_chunks_end_where_their_text_grows_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archive, "_RUN_SIZE", 1000)
-    lines = [Line("ann", float(-n), None, "x" * 400) for n in range(9)]
-    with archive.scratch(tmp_path / "data") as aside:
-        assert list(archive.in_order(lines, aside)) == lines[::-1]
-        assert len(list(aside.iterdir())) == 3
 
 
 def test_the_index_counts_lines_and_pairs(tmp_path: Path) -> None:
@@ -80,6 +57,15 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     assert write(tmp_path / "c", [longer, *lines[1:]]).digest != digest
     assert write(tmp_path / "d", lines, {"user 1": "tall"}).digest != digest
     assert write(tmp_path / "e", lines, {"stranger": "tall"}).digest == digest
+
+
+def test_a_slice_may_cross_batches(tmp_path: Path) -> None:
+    lines = some_lines(3 * sorting.BATCH_LINES + 5)
+    content, ordered = write(tmp_path / "data", lines), in_order(lines)
+    assert len(content) == len(lines)
+    edge = sorting.BATCH_LINES
+    for start, count in [(0, len(lines)), (edge - 1, 2), (edge, edge), (5, 2 * edge), (9, 0)]:
+        assert list(content.slice(start, count)) == ordered[start : start + count]
 
 
 def test_everything_is_its_owners_alone(tmp_path: Path) -> None:
