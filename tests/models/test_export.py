@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import peft
 import pytest
@@ -87,9 +88,10 @@ def test_nothing_to_export_is_said_with_its_reason(
     registry: Registry, base: Base, tmp_path: Path
 ) -> None:
     publish(registry, nothing(), base, "only 12 items")
-    for onto in ("searched", "original"):
+    both: tuple[Literal["searched"], Literal["original"]] = ("searched", "original")
+    for onto in both:
         with pytest.raises(NoMemory, match="answered by the base: only 12 items"):
-            registry.export("ann", tmp_path / "out", onto)  # type: ignore[arg-type]
+            registry.export("ann", tmp_path / "out", onto)
     assert not (tmp_path / "out").exists()
 
 

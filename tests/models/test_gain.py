@@ -24,7 +24,7 @@ def base() -> Base:
 
 def a_state(base: Base, user_id: str, seed: int) -> UserState:
     generator = torch.Generator().manual_seed(seed)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, (features_in, features_out) in base.matrix_shapes(seed % 4).items():
         a_RI = torch.randn(2, features_in, generator=generator, dtype=base.dtype)
         b_OR = torch.randn(features_out, 2, generator=generator, dtype=base.dtype)

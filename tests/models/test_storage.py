@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,7 @@ def killed_before(durable_step: int, registry: Registry, base: Base) -> bool:
     if child == 0:
         steps = itertools.count()
 
-        def fatal(real: Callable[..., None]) -> Callable[..., None]:
+        def fatal(real: Any) -> Callable[..., None]:
             def step(*arguments: object) -> None:
                 if next(steps) == durable_step:
                     os.kill(os.getpid(), signal.SIGKILL)
