@@ -68,10 +68,12 @@ class Ticket:
         self.words = words
         self.tokens = 0
         self.over = False
+        self.cancelled = False
         self._deliver = deliver
 
     def cancel(self) -> None:
-        """Nobody waits for this answer any more."""
+        """Nobody waits for this answer any more; one that is over stays what it is."""
+        self.cancelled = self.cancelled or not self.over
         self.over = True
 
     def give(self, piece: Piece | EngineError) -> None:
@@ -82,4 +84,4 @@ class Ticket:
         try:
             self._deliver(piece)
         except RuntimeError:  # an event loop that is closed
-            self.over = True
+            self.over = self.cancelled = True

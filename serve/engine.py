@@ -50,6 +50,7 @@ class Engine:
         self._line: deque[Ticket] = deque()
         self._arriving: list[Ticket] = []
         self._changed = threading.Condition()
+        self._cancelled = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -79,8 +80,10 @@ class Engine:
             BusyError, StoppedError, LostError: the first that befell one of the asks.
         """
         pieces: list[SimpleQueue[Piece | EngineError]] = [SimpleQueue() for _ in asks]
-        tickets = [self.submit(a, q.put) for a, q in zip(asks, pieces, strict=True)]
+        tickets: list[Ticket] = []
         try:
+            for ask, queue in zip(asks, pieces, strict=True):
+                tickets.append(self.submit(ask, queue.put))
             return [_whole(queue) for queue in pieces]
         finally:
             for ticket in tickets:
@@ -99,9 +102,13 @@ class Engine:
         return self._thread.is_alive() and not self._closing
 
     @property
-    def load(self) -> tuple[int, int]:
-        """(rows running, asks waiting)."""
-        return len(self._running), len(self._line)
+    def load(self) -> dict[str, int]:
+        """Rows running, asks waiting, and asks given up by their askers so far."""
+        return {
+            "running": len(self._running),
+            "waiting": len(self._line),
+            "cancelled": self._cancelled,
+        }
 
     def _decode(self, ask: Ask) -> Callable[[Sequence[int]], str]:
         if not ask.bare:
@@ -141,7 +148,9 @@ class Engine:
             return not self._closing
 
     def _leave_line(self) -> None:
-        if any(ticket.over for ticket in self._line):
+        left = [ticket for ticket in self._line if ticket.over]
+        if left:
+            self._cancelled += len(left)
             self._line = deque(ticket for ticket in self._line if not ticket.over)
 
     def _admit(self) -> None:
@@ -224,7 +233,7 @@ class Engine:
     def _drop(self, numbers: Sequence[int]) -> None:
         self._decoder.leave(numbers)
         for number in numbers:
-            del self._running[number]
+            self._cancelled += self._running.pop(number).cancelled
 
     def _fail_batch(self, error: Exception) -> None:
         """Start over with an empty batch, smaller if memory ran out."""

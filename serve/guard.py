@@ -8,7 +8,6 @@ another host (DNS rebinding) or come from another origin.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import traceback
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.address import is_loopback
 from serve.schema import RefusedError
 
 log = logging.getLogger(__name__)
@@ -73,14 +73,6 @@ def is_local(headers: Headers) -> bool:
     return is_loopback(urlsplit(f"//{host}").hostname or "") and (
         origin is None or urlsplit(origin).netloc == host
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _response(refused: RefusedError) -> JSONResponse:

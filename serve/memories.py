@@ -16,9 +16,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from models.base import Base
-from models.peft_format import DamagedState
+from models.catalog import PERSONALIZERS
 from models.personalizer import UserState
-from models.registry import Registry, WrongBase
+from models.registry import DamagedState, Registry, WrongBase
 
 _LOADERS = 16  # states of so many users may load at a time; the same user's never twice
 
@@ -87,18 +87,14 @@ class Memories:
         Raises:
             WrongBase: not one of them could be served.
         """
-        error: WrongBase | None = None
+        errors = []
         for user_id in self.users()[:sample]:
-            made_for = self._registry.current(user_id).base
-            if made_for.fingerprint == self._base.fingerprint:
-                return
-            error = WrongBase(
-                f"expected the base {made_for.name!r} (fingerprint {made_for.fingerprint[:12]}) that "
-                f"the registry {str(self._registry.folder)!r} was made for, got {self._base.name!r} "
-                f"({self._base.fingerprint[:12]}); serve it with the base of its run"
-            )
-        if error is not None:
-            raise error
+            try:
+                return self._registry.current(user_id).check_base(self._base)
+            except WrongBase as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _kept_state(self, user_id: str, digest: str) -> Served | None:
         with self._lock:
@@ -119,6 +115,8 @@ class Memories:
                     continue
                 if state is None:
                     return Served()
+                if state.method not in PERSONALIZERS:
+                    raise UnusableError("this user's memory is of a kind that is not known here")
                 served = Served(state, digest)
                 self._keep(user_id, served)
             return served

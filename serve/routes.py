@@ -77,9 +77,9 @@ class _Edge:
         self._keys, self._body_bytes = keys, body_bytes
 
     async def health(self, request: Request) -> Response:
-        """200 while asks are answered."""
+        """200 while asks are answered, with the engine's load."""
         if self._engine.alive:
-            return JSONResponse({"status": "ok"})
+            return JSONResponse({"status": "ok", **self._engine.load})
         raise RefusedError(503, "the engine has stopped")
 
     async def models(self, request: Request) -> Response:

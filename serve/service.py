@@ -10,15 +10,17 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import TemplateError
 
 from models.base import Base
-from models.catalog import personalizer
+from models.catalog import PERSONALIZERS, personalizer
 from models.decoding import Sampling
+from models.personalizer import Attach, UserState
 from models.registry import UnknownUser
 from serve.access import Grant
 from serve.ask import Ask
@@ -176,6 +178,22 @@ class Service:
             bare=isinstance(request, CompletionRequest),
             piecewise=bool(request.stream),
         )
+
+
+def attach_all(base: Base) -> Attach:
+    """A context in which each row runs under its state, whatever method made it."""
+    methods = {name: make() for name, make in PERSONALIZERS.items()}
+
+    @contextmanager
+    def attached(states: Sequence[UserState | None]) -> Iterator[None]:
+        present = {state.method for state in states if state is not None}
+        with ExitStack() as stack:
+            for name in sorted(present):
+                own = [state if state and state.method == name else None for state in states]
+                stack.enter_context(methods[name].attached(base, own))
+            yield
+
+    return attached
 
 
 def served_name(source: str) -> str:
