@@ -49,7 +49,8 @@ class Base:
         Args:
             source: a folder written by transformers, or a hub name such as `Qwen/Qwen3-0.6B`.
             device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
-            dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), or a torch dtype's name.
+            dtype: `auto` (bfloat16 on a GPU and on processors that multiply it, else float32),
+                or a torch dtype's name. Memories are float32 either way.
 
         Raises:
             ValueError: unsupported architecture, no usable tokenizer, or it does not fit.
@@ -149,7 +150,8 @@ def _device(device: str) -> str:
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
     chosen = getattr(torch, dtype, None)
     if not isinstance(chosen, torch.dtype):
         raise ValueError(f"expected a torch dtype such as float32 or bfloat16, got {dtype!r}")
