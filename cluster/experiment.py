@@ -10,22 +10,20 @@ field; a flag that isn't given leaves the preset's value.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from search.space import LEARNING_RATES, PAPER_LEARNING_RATE, RANKS
+from search.samplers import initial_count
+from search.space import LEARNING_RATES, RANKS
 
-PresetName = Literal["scale", "demo", "paper"]
-SamplerName = Literal["map-saas", "gp", "sobol", "random", "saas"]
+PresetName = Literal["scale", "demo"]
+SamplerName = Literal["map-saas", "gp", "sobol", "random"]
 UserSaid = Literal["response", "query", "both"]
-
-
-def _setting(help_text: str, default: Any) -> Any:
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
@@ -36,32 +34,31 @@ class Experiment:
         ValueError: a number out of its range.
     """
 
-    data: str = field(metadata={"help": "Interactions: JSONL, Parquet, a folder, a datasets name."})
-    base: str = field(metadata={"help": "The base model: a folder or a hub name."})
-    preset: PresetName = _setting("Where every setting that isn't given comes from.", "scale")
-    users: int | None = _setting("How many users to search; all if not given.", None)
-    min_items: int = _setting("Fewest items with a query that a user must have.", 30)
-    trials: int = _setting("Trials for each user, the base itself not counted.", 24)
-    initial: int | None = _setting("Initial points; min(12, half of the trials) if not given.", None)
-    batch: int = _setting("Proposals asked for at once (the paper's q).", 1)
-    sampler: SamplerName = _setting("What proposes configurations.", "map-saas")
-    population: str = _setting("Learn first what users share: auto, off, or a file of others.", "auto")
-    user_said: UserSaid = _setting("Which text is the user's own.", "response")
-    seed: int = _setting("Decides every random draw.", 0)
-    ranks: tuple[int, ...] = _setting("Ranks searched.", RANKS)
-    learning_rates: tuple[float, ...] = _setting("Learning rates searched.", LEARNING_RATES)
-    search_layers: bool = _setting("Search which layers hold a memory.", True)
-    search_number: bool = _setting("Search how many layers hold a memory.", True)
-    injection_epochs: int = _setting("Epochs of memory injection in a trial; 0: none.", 3)
-    tuning_epochs: int = _setting("Epochs of instruction tuning in a trial; 0: none.", 3)
-    epoch_tokens: int = _setting("Most tokens of an epoch in a trial, newest first.", 8192)
-    winner_epochs: int = _setting("Most epochs of each stage for a winner.", 10)
-    items: int = _setting("Most validation items answered and scored.", 32)
-    slots: int | None = _setting("Places in a pack: 4 on a CPU, 16 on a GPU if not given.", None)
+    data: Annotated[str, "Interactions: JSONL, Parquet, a folder of them, or a datasets name."]
+    base: Annotated[str, "The base model: a folder or a hub name."]
+    preset: Annotated[PresetName, "Where every setting that isn't given comes from."] = "scale"
+    users: Annotated[int | None, "How many users to search; all if not given."] = None
+    min_items: Annotated[int, "Fewest items with a query that a user must have."] = 30
+    trials: Annotated[int, "Trials for each user, the base itself not counted."] = 24
+    initial: Annotated[int | None, "Initial points; 12, at most half, if not given."] = None
+    sampler: Annotated[SamplerName, "What proposes configurations."] = "map-saas"
+    population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
+    user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
+    seed: Annotated[int, "Decides every random draw."] = 0
+    ranks: Annotated[tuple[int, ...], "Ranks searched."] = RANKS
+    learning_rates: Annotated[tuple[float, ...], "Learning rates searched."] = LEARNING_RATES
+    search_layers: Annotated[bool, "Search which layers hold a memory."] = True
+    search_number: Annotated[bool, "Search how many layers hold a memory."] = True
+    injection_epochs: Annotated[int, "Epochs of memory injection in a trial; 0: none."] = 3
+    tuning_epochs: Annotated[int, "Epochs of instruction tuning in a trial; 0: none."] = 3
+    epoch_tokens: Annotated[int, "Most tokens of a trial's epoch, newest first."] = 8192
+    winner_epochs: Annotated[int, "Most epochs of each stage for a winner."] = 10
+    items: Annotated[int, "Most validation items answered and scored."] = 32
+    slots: Annotated[int | None, "Places in a pack: 4 on a CPU, 16 on a GPU."] = None
 
     def __post_init__(self) -> None:
         lowest = {
-            "users": 1, "min_items": 1, "trials": 1, "initial": 1, "batch": 1, "seed": 0,
+            "users": 1, "min_items": 1, "trials": 1, "initial": 1, "seed": 0,
             "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1, "winner_epochs": 1,
             "items": 1, "slots": 1,
         }  # fmt: skip
@@ -79,7 +76,7 @@ class Experiment:
     @property
     def initial_points(self) -> int:
         """Trials of a user before the surrogate takes over."""
-        given = min(12, self.trials // 2) if self.initial is None else self.initial
+        given = initial_count(self.trials) if self.initial is None else self.initial
         return max(1, min(given, self.trials))
 
     def to_json(self) -> dict[str, object]:
@@ -110,26 +107,20 @@ def demo(data: str, base: str) -> Experiment:
     return Experiment(data=data, base=base, preset="demo", users=2, trials=6, winner_epochs=8)
 
 
-def paper(data: str, base: str) -> Experiment:
-    """The schedule of MiLP (arXiv 2404.03565, sections 4 and 5, after AutoPEFT's code)."""
-    return Experiment(
-        data=data,
-        base=base,
-        preset="paper",
-        trials=200,
-        initial=100,
-        batch=4,
-        sampler="saas",
-        population="off",
-        learning_rates=(PAPER_LEARNING_RATE,),
-    )
-
-
 PRESETS: Mapping[str, Callable[[str, str], Experiment]] = {
     "scale": scale,
     "demo": demo,
-    "paper": paper,
 }
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on its parts alone: the same on every machine, in every version.
+
+    A user's is of (experiment seed, user id), a trial's of (user's seed, configuration).
+    """
+    told = "\0".join(map(str, parts))
+    digest = hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def experiment_from(given: Mapping[str, Any]) -> Experiment:
@@ -148,17 +139,16 @@ def experiment_from(given: Mapping[str, Any]) -> Experiment:
 
 def flags() -> list[inspect.Parameter]:
     """One command line parameter for every field; those without a default are required."""
-    hints = get_type_hints(Experiment)
-    return [_parameter(setting, hints[setting.name]) for setting in fields(Experiment)]
+    hints = get_type_hints(Experiment, include_extras=True)
+    return [_parameter(setting, *get_args(hints[setting.name])) for setting in fields(Experiment)]
 
 
-def _parameter(setting: Field[Any], hint: Any) -> inspect.Parameter:
-    required = setting.name in ("data", "base")
-    names = [_flag(setting.name)]
-    if hint is bool:
-        names = [f"{names[0]}/--no-{names[0][2:]}"]
+def _parameter(setting: Field[Any], hint: Any, help_text: str) -> inspect.Parameter:
+    required = setting.default is MISSING
+    name = _flag(setting.name)
+    name = f"{name}/--no-{name[2:]}" if hint is bool else name
+    option = typer.Option(name, help=help_text, show_default=False)
     kind = hint if required else _optional(hint)
-    option = typer.Option(*names, help=setting.metadata["help"], show_default=False)
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -168,13 +158,8 @@ def _parameter(setting: Field[Any], hint: Any) -> inspect.Parameter:
 
 
 def _optional(hint: Any) -> Any:
-    if getattr(hint, "__origin__", None) is tuple:
-        return list[get_args(hint)[0]] | None  # type: ignore[misc]  # built at run time
-    return hint | None if not _allows_none(hint) else hint
-
-
-def _allows_none(hint: Any) -> bool:
-    return type(None) in get_args(hint)
+    """The hint of a flag that may be left out; a tuple's flag is given once for each value."""
+    return list[get_args(hint)[0]] | None if get_origin(hint) is tuple else hint | None  # type: ignore[misc]
 
 
 def _flag(name: str) -> str:

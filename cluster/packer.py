@@ -19,6 +19,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +29,9 @@ from cluster.trial import Event, task_name
 from search.space import MemoryConfig
 
 _KEPT_ENDS = 64
+
 Events = list[tuple[str, Event]]
+Change = Callable[[], Events]
 
 
 class Bench(Protocol):
@@ -37,7 +40,9 @@ class Bench(Protocol):
     def add(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:
         """Takes a trial in."""
 
-    def add_winner(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:
+    def add_winner(
+        self, name: str, digest: str, configuration: MemoryConfig, seed: int, reason: str | None
+    ) -> None:
         """Takes a winner in: trained at full budget and published."""
 
     def train(self) -> Events:
@@ -52,6 +57,9 @@ class Bench(Protocol):
     def stop(self, name: str) -> None:
         """Drops a task."""
 
+    def give_up(self) -> Sequence[str]:
+        """Drops all that trains; returns what that was."""
+
     def busy(self) -> bool:
         """Whether there is anything to do."""
 
@@ -60,18 +68,24 @@ class Packer:
     """One device's pack. Every method is a coroutine of one event loop."""
 
     def __init__(self, build: Callable[[], Bench], log: str) -> None:
-        """Loads what the device holds.
+        """An empty packer.
 
         Args:
-            build: makes the workbench, here in the actor's process.
+            build: makes the workbench, here, when it is first needed: what it raises then reaches
+                the caller, while what an actor's start raises does not.
             log: the file to write failures to.
         """
         self._log = _logger(Path(log))
-        self._bench = build()
+        self._build = build
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pack")
-        self._incoming: list[Callable[[], None]] = []
+        self._incoming: list[Change] = []
         self._tasks: OrderedDict[str, _Task] = OrderedDict()
         self._loop: asyncio.Task[None] | None = None
+
+    @cached_property
+    def _bench(self) -> Bench:
+        """The workbench; touched in the worker thread alone."""
+        return self._build()
 
     async def evaluate(
         self, digest: str, configuration: Mapping[str, Any], seed: int
@@ -79,19 +93,17 @@ class Packer:
         """A trial's checkpoints, then its objectives (or `error`); the last has `done`."""
         config = MemoryConfig.from_json(configuration)
         name = task_name(digest, config.key)
-        async for event in self._follow(
-            name, lambda: self._bench.add(name, digest, config, seed)
-        ):
+        async for event in self._follow(name, lambda: self._bench.add(name, digest, config, seed)):
             yield event
 
     async def train_winner(
-        self, digest: str, configuration: Mapping[str, Any], seed: int
+        self, digest: str, configuration: Mapping[str, Any], seed: int, reason: str | None
     ) -> AsyncIterator[Event]:
         """A winner's checkpoints, then its user's result, published (or `error`)."""
         config = MemoryConfig.from_json(configuration)
-        name = task_name(digest, "winner")
+        name = task_name(digest, f"winner-{config.key}")
         async for event in self._follow(
-            name, lambda: self._bench.add_winner(name, digest, config, seed)
+            name, lambda: self._bench.add_winner(name, digest, config, seed, reason)
         ):
             yield event
 
@@ -106,48 +118,67 @@ class Packer:
         """How many tasks have not ended; -1 if this one is here."""
         return -1 if name in self._tasks else sum(not task.over for task in self._tasks.values())
 
-    async def stop(self, name: str) -> None:
-        """Drops a task that nobody waits for any more."""
+    async def leave(self, name: str) -> None:
+        """One who followed a task doesn't any more; the last one's leaving drops it.
+
+        One whose process died never leaves: its task goes on, to be followed again.
+        """
         task = self._tasks.get(name)
-        if task is not None and not task.over:
+        if task is None or task.over:
+            return
+        task.followers -= 1
+        if not task.followers:
             del self._tasks[name]
-            self._incoming.append(lambda: self._bench.stop(name))
+            self._incoming.append(lambda: self._drop(name))
 
     async def _follow(self, name: str, add: Callable[[], None]) -> AsyncIterator[Event]:
         if name not in self._tasks:
             self._tasks[name] = _Task()
-            self._incoming.append(lambda: self._guarded_add(name, add))
+            self._incoming.append(lambda: self._add(name, add))
             self._forget_old_ends()
         if self._loop is None or self._loop.done():
             self._loop = asyncio.get_running_loop().create_task(self._work())
         task, seen = self._tasks[name], 0
+        task.followers += 1
         while True:
-            for event in task.events[seen:]:
+            while seen < len(task.events):  # NOTE: events may come in while this one is taken
                 seen += 1
-                yield event
-            if task.over and seen == len(task.events):
+                yield task.events[seen - 1]
+            if task.over:
                 return
             await task.news()
 
     async def _work(self) -> None:
         """Steps of the pack, as long as there is anything to do."""
-        loop = asyncio.get_running_loop()
-        while self._incoming or self._bench.busy():
+        loop, busy = asyncio.get_running_loop(), True
+        while self._incoming or busy:
             incoming, self._incoming = self._incoming, []
-            for name, event in await loop.run_in_executor(self._thread, self._turn, incoming):
+            events, busy = await loop.run_in_executor(self._thread, self._turn, incoming)
+            for name, event in events:
                 if name in self._tasks:
                     self._tasks[name].add(event)
 
-    def _turn(self, incoming: Sequence[Callable[[], Events | None]]) -> Events:
+    def _turn(self, incoming: Sequence[Change]) -> tuple[Events, bool]:
         """In the worker thread: what came in, one step, and scores of what is ready."""
         events: Events = []
         for change in incoming:
-            events += change() or []
-        events += self._bench.train()
+            events += change()
+        events += self._train()
         ready = self._bench.ready()
-        return events + (self._score(ready) if ready else [])
+        events += self._score(ready) if ready else []
+        return events, self._bench.busy()
 
-    def _guarded_add(self, name: str, add: Callable[[], None]) -> Events:
+    def _train(self) -> Events:
+        try:
+            return self._bench.train()
+        except Exception as error:
+            return [(name, self._failure(name, error)) for name in self._bench.give_up()]
+
+    def _drop(self, name: str) -> Events:
+        self._bench.stop(name)
+        return []
+
+    def _add(self, name: str, add: Callable[[], None]) -> Events:
         try:
             add()
         except Exception as error:
@@ -181,6 +212,7 @@ class _Task:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.followers = 0
         self._changed = asyncio.Event()
 
     @property

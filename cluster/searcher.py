@@ -6,7 +6,7 @@ one, so a searcher that has nothing between two trials makes Ray start a process
 
 Order: what was asked and not told when the shard began, in the order of asking; then new proposals,
 of the user with the fewest pending. A user has at most `PENDING_PER_USER` pending: slots stay idle
-rather than guess more. Told at once when a trial ends, before anything else hears of it.
+rather than guess more. A study is told at once when a trial ends, before anything else hears of it.
 
 NOTE: a result given to `on_trial_complete` has no configuration, and an exception in there makes
 Tune call it again: so trial ids are kept until the study has been told, and telling is idempotent.
@@ -21,63 +21,55 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from search.space import MemoryConfig
+from cluster.studies import Asked
 
 PENDING_PER_USER = 4
 ATTEMPTS = 3
 
-Values = Mapping[str, float]
 Notify = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A trial of a user's study that waits for its result."""
+class Ledger(Protocol):
+    """What the searcher needs of the studies; `cluster.studies.Studies`."""
 
-    digest: str
-    number: int
-    configuration: MemoryConfig
-    attempt: int = 1
-
-
-class Book(Protocol):
-    """What the searcher needs of the studies: told results, and what they hold."""
-
-    def pending(self, digest: str) -> Sequence[Proposal]:
+    def pending(self, digest: str) -> Sequence[Asked]:
         """Asked and not told, in the order of asking."""
 
     def asked(self, digest: str) -> int:
-        """How many trials were ever asked."""
+        """How many trials were ever asked, without the anchor."""
 
-    def tell(self, proposal: Proposal, result: Mapping[str, Any]) -> None:
-        """Stores objectives; does nothing when told before."""
+    def request(self, digest: str) -> None:
+        """Have the user's next trial asked."""
 
-    def fail(self, proposal: Proposal, reason: str) -> None:
-        """Stores a failure; does nothing when told before."""
+    def collect(self) -> Sequence[tuple[str, Asked | None]]:
+        """Requests that have come back; None where the space has run out."""
 
+    def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
+        """Store objectives; nothing when told before."""
 
-class Asking(Protocol):
-    """Askers at work: requests go in, proposals come out later."""
-
-    def request(self, digest: str, count: int) -> None:
-        """Ask for so many proposals of a user."""
-
-    def collect(self) -> list[tuple[str, int, list[Proposal]]]:
-        """(user, count asked for, proposals) of the requests that have ended."""
+    def fail(self, asked: Asked, reason: str) -> None:
+        """Store a failure; nothing when told before."""
 
 
 @dataclass
 class _User:
-    """Counts of one user's trials: asked in all, pending, and requested of the askers."""
+    """Where one user's search stands; `left` counts trials that nobody has requested."""
 
-    asked: int
     pending: int
-    requested: int = 0
-    exhausted: bool = False
+    left: int
+    requested: bool = False
 
     @property
     def ahead(self) -> int:
         return self.pending + self.requested
+
+    @property
+    def may_request(self) -> bool:
+        return self.left > 0 and not self.requested and self.pending < PENDING_PER_USER
+
+    @property
+    def is_over(self) -> bool:
+        return not self.left and not self.ahead
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
@@ -86,35 +78,33 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
     def __init__(
         self,
         digests: Sequence[str],
-        book: Book,
-        asking: Asking,
+        ledger: Ledger,
         *,
         trials: int,
-        batch: int,
         ahead: int,
-        to_config: Callable[[Proposal], dict[str, Any]],
+        to_config: Callable[[Asked], dict[str, Any]],
         notify: Notify,
     ) -> None:
         """Takes up every user where their study stands.
 
         Args:
             digests: the shard's users.
-            book: their studies.
-            asking: where proposals come from.
-            trials: of each user, the base itself included.
-            batch: proposals requested at once.
-            ahead: proposals kept ready or running, over all users.
+            ledger: their studies.
+            trials: of each user, the base itself not counted.
+            ahead: trials kept ready or running, over all users.
             to_config: what Tune hands to a trial.
             notify: told of every end, for progress.
         """
         super().__init__()
-        self._book, self._asking, self._notify, self._to_config = book, asking, notify, to_config
-        self._trials, self._batch, self._ahead = trials, batch, ahead
-        waiting = {digest: list(book.pending(digest)) for digest in digests}
-        self._users = {d: _User(book.asked(d), len(waiting[d])) for d in digests}
-        first = sorted((p for ps in waiting.values() for p in ps), key=lambda p: p.number)
-        self._queue: deque[Proposal] = deque(first)
-        self._running: dict[str, Proposal] = {}
+        self._ledger, self._notify, self._to_config, self._ahead = ledger, notify, to_config, ahead
+        waiting = {digest: list(ledger.pending(digest)) for digest in digests}
+        self._users = {
+            digest: _User(len(waiting[digest]), max(0, trials - ledger.asked(digest)))
+            for digest in digests
+        }
+        first = sorted((one for some in waiting.values() for one in some), key=lambda a: a.number)
+        self._queue: deque[Asked] = deque(first)
+        self._running: dict[str, Asked] = {}
         self._draining = False
 
     def __getstate__(self) -> dict[str, object]:
@@ -126,28 +116,29 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         self._collect()
         self._request()
         if self._queue:
-            proposal = self._queue.popleft()
-            self._running[trial_id] = proposal
-            return self._to_config(proposal)
+            asked = self._queue.popleft()
+            self._running[trial_id] = asked
+            return self._to_config(asked)
         self._say_draining()
-        return None if self._running or not self._over() else Searcher.FINISHED
+        over = all(user.is_over for user in self._users.values())
+        return str(Searcher.FINISHED) if over else None
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tells the study; a trial whose process or packer died goes to the front of the queue."""
-        proposal = self._running.get(trial_id)
-        if proposal is None:
+        asked = self._running.get(trial_id)
+        if asked is None:
             return
         if error or result is None or result.get("lost"):
-            self._again(proposal)
+            self._again(asked)
         elif result.get("error"):
-            self._failed(proposal, str(result["error"]))
+            self._failed(asked, str(result["error"]))
         elif "rouge_l" not in result:
-            self._failed(proposal, "stopped before its end")
+            self._failed(asked, "stopped before its end")
         else:
-            self._book.tell(proposal, result)
-            self._ended(proposal, result)
+            self._ledger.tell(asked, result)
+            self._ended(asked, result)
         del self._running[trial_id]
 
     def save(self, checkpoint_path: str) -> None:
@@ -157,61 +148,46 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         """Has nothing to restore."""
 
     def _collect(self) -> None:
-        for digest, count, proposals in self._asking.collect():
+        for digest, asked in self._ledger.collect():
             user = self._users[digest]
-            user.requested -= count
-            user.asked += len(proposals)
-            user.pending += len(proposals)
-            user.exhausted = not proposals
-            self._queue.extend(proposals)
+            user.requested = False
+            if asked is None:
+                user.left = 0
+            else:
+                user.pending += 1
+                self._queue.append(asked)
 
     def _request(self) -> None:
-        """Requests proposals until enough are ready, of the user with the fewest ahead."""
+        """Requests until enough trials are ahead, of the user with the fewest."""
         while sum(user.ahead for user in self._users.values()) < self._ahead:
-            open_users = [digest for digest in self._users if self._room(digest)]
+            open_users = [digest for digest, user in self._users.items() if user.may_request]
             if not open_users:
                 return
-            digest = min(open_users, key=lambda d: (self._users[d].ahead, self._users[d].asked))
-            count = self._room(digest)
-            self._users[digest].requested += count
-            self._asking.request(digest, count)
-
-    def _room(self, digest: str) -> int:
-        """How many proposals may be requested of a user now."""
-        count = min(self._batch, self._left(digest))
-        most = max(PENDING_PER_USER, self._batch)
-        return count if self._users[digest].ahead + count <= most else 0
-
-    def _left(self, digest: str) -> int:
-        """How many of a user's trials nobody has asked for."""
-        user = self._users[digest]
-        return 0 if user.exhausted else max(0, self._trials - user.asked - user.requested)
-
-    def _over(self) -> bool:
-        return not any(user.ahead or self._left(d) for d, user in self._users.items())
+            digest = min(open_users, key=lambda d: (self._users[d].ahead, -self._users[d].left))
+            self._users[digest].requested = True
+            self._users[digest].left -= 1
+            self._ledger.request(digest)
 
     def _say_draining(self) -> None:
-        """Once every trial is asked for and handed out, the next shard may start."""
-        if self._draining or any(u.requested or self._left(d) for d, u in self._users.items()):
-            return
-        self._draining = True
-        self._notify({"event": "draining"})
+        """Once every trial is asked and handed out, the next shard may start."""
+        asking = any(user.left or user.requested for user in self._users.values())
+        if not asking and not self._draining:
+            self._draining = True
+            self._notify({"event": "draining"})
 
-    def _again(self, proposal: Proposal) -> None:
-        if proposal.attempt >= ATTEMPTS:
-            self._failed(proposal, f"its process died {ATTEMPTS} times")
+    def _again(self, asked: Asked) -> None:
+        if asked.attempt >= ATTEMPTS:
+            self._failed(asked, f"its process died {ATTEMPTS} times")
         else:
-            self._queue.appendleft(replace(proposal, attempt=proposal.attempt + 1))
+            self._queue.appendleft(replace(asked, attempt=asked.attempt + 1))
 
-    def _failed(self, proposal: Proposal, reason: str) -> None:
-        self._book.fail(proposal, reason)
-        self._ended(proposal, {"error": reason})
+    def _failed(self, asked: Asked, reason: str) -> None:
+        self._ledger.fail(asked, reason)
+        self._ended(asked, {"error": reason})
 
-    def _ended(self, proposal: Proposal, result: Mapping[str, Any]) -> None:
-        user = self._users[proposal.digest]
-        user.pending -= 1
+    def _ended(self, asked: Asked, result: Mapping[str, Any]) -> None:
+        self._users[asked.digest].pending -= 1
         names = ("loss_nats", "rouge_l", "error")
         shown = {name: result[name] for name in names if name in result}
-        anchor = not proposal.configuration.layers
-        told = {"event": "told", "digest": proposal.digest, "anchor": anchor, **shown}
-        self._notify(told)
+        is_anchor = not asked.configuration.layers
+        self._notify({"event": "told", "digest": asked.digest, "is_anchor": is_anchor, **shown})

@@ -32,19 +32,19 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
     """Tune's trainable for one (user, configuration) after another."""
 
     def setup(self, config: Mapping[str, Any]) -> None:
-        """Hands the task to a packer."""
+        """Hands nothing over yet: Tune starts actors that it takes back before their first step."""
         self._packer: Any = None
-        self._begin(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Goes on to another task in the same process."""
         self._abandon()
-        self._begin(new_config)
         return True
 
     def step(self) -> Event:
-        """The next checkpoint, or the end."""
+        """The next checkpoint, or the end; the first step hands the task to a packer."""
         try:
+            if self._packer is None:
+                self._begin()
             event: Event = ray.get(next(self._events))
         except (RayActorError, StopIteration):
             self._packer = None
@@ -64,21 +64,17 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
     def load_checkpoint(self, checkpoint: object) -> None:
         """Has nothing to load."""
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
-        name = task_name(config["user"], config["key"])
-        self._name = name
-        try:
-            self._packer = choose(name, config["packers"])
-        except RayActorError:
-            _wait_for_packers(config["packers"])
-            self._packer = choose(name, config["packers"])
+    def _begin(self) -> None:
+        config = self.config
+        self._name = task_name(config["user"], config["key"])
+        self._packer = choose(self._name, config["packers"])
         self._events: Iterator[Any] = self._packer.evaluate.options(
-            name=name, num_returns="streaming"
+            name=self._name, num_returns="streaming"
         ).remote(config["user"], config["configuration"], config["seed"])
 
     def _abandon(self) -> None:
         if self._packer is not None:
-            self._packer.stop.remote(self._name)
+            self._packer.leave.remote(self._name)
             self._packer = None
 
 
@@ -115,7 +111,9 @@ def _wait_for_packers(packers: int) -> None:
 
 def _answers(packer: int) -> bool:
     try:
-        ray.get(ray.get_actor(PACKER_NAME.format(packer)).waiting.remote(""), timeout=RESTART_SECONDS)
+        ray.get(
+            ray.get_actor(PACKER_NAME.format(packer)).waiting.remote(""), timeout=RESTART_SECONDS
+        )
     except (RayActorError, ray.exceptions.GetTimeoutError):
         return False
     return True

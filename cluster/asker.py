@@ -1,0 +1,47 @@
+"""The actor that proposes: one sampler, called for one user's study after another.
+
+It knows no storage: a sampler is a pure function of what it is given, so an asker that dies is
+started again by Ray and asked the same once more. Surrogates are fitted here, beside other users'
+training, on one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from search.pareto import Objective
+from search.samplers import Observation, Proposal, make_sampler
+from search.space import MemoryConfig, SearchSpace
+
+
+class Asker:
+    """One sampler in a process of its own."""
+
+    def __init__(self, sampler: str, initial: int) -> None:
+        self._sampler = make_sampler(sampler, initial)
+
+    def suggest(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        completed: Sequence[Observation],
+        pending: Sequence[MemoryConfig],
+        count: int,
+        seed: int,
+        reference: Sequence[float] | None,
+    ) -> list[Proposal]:
+        """See `search.samplers.Sampler.suggest`."""
+        return self._sampler.suggest(space, objectives, completed, pending, count, seed, reference)
+
+
+def start_askers(count: int, sampler: str, initial: int) -> list[Any]:
+    """So many askers, each on one thread; Ray starts one again that dies."""
+    actor = ray.remote(Asker).options(
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    return [actor.remote(sampler, initial) for _ in range(count)]

@@ -1,0 +1,133 @@
+"""How far a run is: a live table where somebody looks at a terminal, plain lines where not.
+
+It shows users by their digests. It is told what happens and decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from search.storage import Trial
+
+_MOST_ROWS = 30
+_REFRESH_HERTZ = 2
+
+
+@dataclass
+class UserProgress:
+    """Where one user's search stands."""
+
+    told: int = 0
+    failed: int = 0
+    base_loss: float | None = None
+    best_loss: float | None = None
+    best_rouge_l: float | None = None
+    stage: str = "waits"
+
+
+@dataclass
+class Progress:
+    """All users of a run, and how to show them."""
+
+    console: Console
+    trials: int
+    users: dict[str, UserProgress] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keeps a table on the terminal; elsewhere every event is a line of its own."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(
+            get_renderable=self._table, console=self.console, refresh_per_second=_REFRESH_HERTZ
+        ):
+            yield
+
+    def note(self, text: str) -> None:
+        """Something that is true of the whole run."""
+        self.console.print(f"{self._clock()} {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def know(self, digest: str, trials: Sequence[Trial], is_published: bool) -> None:
+        """Where a user's study stands when the run starts."""
+        user = self.users[digest] = UserProgress()
+        user.stage = "published" if is_published else "waits"
+        for trial in trials:
+            if trial.state != "pending":
+                self._count(user, trial.values, is_anchor=trial.number == 0)
+
+    def told(self, event: Mapping[str, Any]) -> None:
+        """A trial has ended."""
+        user = self.users[event["digest"]]
+        user.stage = "searches"
+        values = None if "error" in event else (event["loss_nats"], event["rouge_l"])
+        self._count(user, values, event["is_anchor"])
+        self._line(event["digest"], _ending(event))
+
+    def winner(self, digest: str, event: Mapping[str, Any]) -> None:
+        """A winner is being trained, or has been published."""
+        user = self.users[digest]
+        if not event["done"]:
+            user.stage = f"winner: {event['stage']} {event['epoch']}"
+            return
+        user.stage = f"published: {event['kind']}"
+        self._line(digest, f"{user.stage}, loss {event['loss_nats']:.4f}")
+
+    def _count(self, user: UserProgress, values: Sequence[float] | None, is_anchor: bool) -> None:
+        user.told += not is_anchor
+        if values is None:
+            user.failed += 1
+        elif is_anchor:
+            user.base_loss = values[0]
+        else:
+            loss, rouge_l = values
+            user.best_loss = min(loss, user.best_loss or loss)
+            user.best_rouge_l = max(rouge_l, user.best_rouge_l or 0.0)
+
+    def _line(self, digest: str, text: str) -> None:
+        if not self.console.is_terminal:
+            user = self.users[digest]
+            self.note(f"{digest} {user.told}/{self.trials} {text}")
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self.started)
+        return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+    def _table(self) -> Table:
+        done = sum(user.told for user in self.users.values())
+        title = f"{self._clock()}  {done} of {len(self.users) * self.trials} trials"
+        table = Table(title=title, title_justify="left")
+        for name in ("user", "trials", "failed", "base loss", "best loss", "best ROUGE-L", ""):
+            table.add_column(name, justify="left" if name in ("user", "") else "right")
+        active = sorted(self.users.items(), key=lambda item: item[1].stage.startswith("published"))
+        for digest, user in active[:_MOST_ROWS]:
+            table.add_row(
+                digest,
+                f"{user.told}/{self.trials}",
+                str(user.failed),
+                _number(user.base_loss),
+                _number(user.best_loss),
+                _number(None if user.best_rouge_l is None else 100 * user.best_rouge_l, 1),
+                user.stage,
+            )
+        return table
+
+
+def _ending(event: Mapping[str, Any]) -> str:
+    what = "base" if event["is_anchor"] else "trial"
+    if "error" in event:
+        return f"{what} failed: {event['error']}"
+    return f"{what} loss {event['loss_nats']:.4f} ROUGE-L {100 * event['rouge_l']:.1f}"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

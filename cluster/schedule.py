@@ -1,0 +1,162 @@
+"""The order of a run's work: shard after shard, and each shard's winners beside the next shard.
+
+It decides what starts when, and starts again what broke; it trains and scores nothing itself. A
+shard starts while the last one drains. A user's winner is the one that the study names; it is
+trained once more, at full budget, by a packer, which publishes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster.experiment import seed_of
+from cluster.folder import RunFolder
+from cluster.progress import Progress
+from cluster.shard import ShardPlan, run_shard, shards_of
+from cluster.streams import Streams
+from cluster.trial import choose, task_name
+from search.space import BASE_CONFIG, MemoryConfig
+from search.storage import open_storage
+from search.study import Study, study_names
+
+ATTEMPTS = 3
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Winner:
+    """A winner to be trained; `reason` says why it is the base, where the study doesn't."""
+
+    digest: str
+    configuration: MemoryConfig
+    reason: str | None = None
+
+
+class Schedule:
+    """One run's shards and winners."""
+
+    def __init__(self, plan: ShardPlan, askers: Sequence[Any], progress: Progress) -> None:
+        """What is left to do of a run.
+
+        Args:
+            plan: of one shard that would hold every user.
+            askers: handles of `Asker` actors.
+            progress: told of everything.
+        """
+        self._plan, self._askers, self._progress = plan, askers, progress
+        self._storage = open_storage(plan.search.storage)
+        self._show_what_is_known()
+        open_users = [digest for digest in plan.seeds if not self._has_winner(digest)]
+        self._shards = deque(
+            self._part(f"shard-{i}", digests)
+            for i, digests in enumerate(shards_of(open_users, plan.search.trials, plan.slots))
+            if digests
+        )
+        self._plans = {shard.name: shard for shard in self._shards}
+        self._attempts: Counter[str] = Counter()
+        self._winners: deque[_Winner] = deque()
+        self._training: dict[str, _Winner] = {}
+        self._streams = Streams()
+        self.unscored: dict[str, str] = {}  # users on whom not even the base could be scored
+
+    def run(self) -> None:
+        """Works until every user's winner is published.
+
+        Raises:
+            RuntimeError: a shard or a winner broke three times.
+        """
+        self._next_shard()
+        while len(self._streams) or self._winners:
+            self._start_winners()
+            for name, event in self._streams.wait(_POLL_SECONDS):
+                if name in self._plans:
+                    self._shard_event(self._plans[name], event)
+                else:
+                    self._winner_event(self._training[name], event)
+
+    def _part(self, name: str, digests: Iterable[str]) -> ShardPlan:
+        seeds = {digest: self._plan.seeds[digest] for digest in digests}
+        return replace(self._plan, name=name, seeds=seeds)
+
+    def _has_winner(self, digest: str) -> bool:
+        return (RunFolder(self._plan.run).winners / f"{digest}.json").is_file()
+
+    def _show_what_is_known(self) -> None:
+        known = set(study_names(self._storage))
+        for digest in self._plan.seeds:
+            trials = Study(self._storage, digest).trials if digest in known else []
+            self._progress.know(digest, trials, self._has_winner(digest))
+
+    # Shards.
+
+    def _next_shard(self) -> None:
+        if self._shards:
+            self._start(self._shards.popleft())
+
+    def _start(self, shard: ShardPlan) -> None:
+        self._streams.add(shard.name, run_shard.remote(shard, self._askers))
+
+    def _shard_event(self, shard: ShardPlan, event: Mapping[str, Any]) -> None:
+        if event.get("broken") or event.get("failed"):
+            self._count(shard.name, str(event))
+            self._start(shard)
+        elif event["event"] == "told":
+            self._progress.told(event)
+        elif event["event"] == "draining":
+            self._next_shard()
+        else:
+            self._winners.extend(map(self._winner_of, shard.seeds))
+
+    def _count(self, name: str, why: str) -> None:
+        self._attempts[name] += 1
+        if self._attempts[name] == ATTEMPTS:
+            raise RuntimeError(f"{name} broke {ATTEMPTS} times, the last time by {why}")
+
+    # Winners.
+
+    def _winner_of(self, digest: str) -> _Winner:
+        study = Study(self._storage, digest)
+        if study.anchor is None or study.anchor.values is None:
+            why = study.anchor.reason if study.anchor else None
+            return _Winner(digest, BASE_CONFIG, f"the base could not be scored: {why}")
+        return _Winner(digest, study.winner().config)
+
+    def _start_winners(self) -> None:
+        while self._winners and len(self._training) < self._plan.slots:
+            winner = self._winners.popleft()
+            name = task_name(winner.digest, f"winner-{winner.configuration.key}")
+            stream = choose(name, self._plan.packers).train_winner.options(
+                name=name, num_returns="streaming"
+            )
+            self._training[name] = winner
+            self._streams.add(
+                name,
+                stream.remote(
+                    winner.digest,
+                    winner.configuration.to_json(),
+                    seed_of(self._plan.seeds[winner.digest], "winner"),
+                    winner.reason,
+                ),
+            )
+
+    def _winner_event(self, winner: _Winner, event: Mapping[str, Any]) -> None:
+        if event["done"]:
+            del self._training[task_name(winner.digest, f"winner-{winner.configuration.key}")]
+        if event.get("broken"):
+            self._count(winner.digest, str(event["broken"]))
+            self._winners.append(winner)
+        elif event.get("error"):
+            self._fall_back(winner, str(event["error"]))
+        else:
+            self._progress.winner(winner.digest, event)
+
+    def _fall_back(self, winner: _Winner, why: str) -> None:
+        """A winner that fails at full budget leaves its user with the base."""
+        if winner.configuration == BASE_CONFIG:
+            self.unscored[winner.digest] = winner.reason or f"the base could not be scored: {why}"
+        else:
+            reason = f"full training failed: {why}"
+            self._winners.append(_Winner(winner.digest, BASE_CONFIG, reason))

@@ -1,0 +1,107 @@
+"""What users share, learned before the search: a Ray task on the device that ends before packers.
+
+Whether it is learned, from whom, and how far it is. The learning itself is `models/population.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import ray
+
+from cluster.experiment import Experiment
+from cluster.folder import RunFolder
+from cluster.users import Choice
+from models.history import Histories, split
+from models.population import AUTO_USERS, PopulationSettings
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Where the population comes from. `source` is a file of other users' interactions."""
+
+    is_on: bool
+    why: str
+    source: str | None = None
+
+
+def sharing(experiment: Experiment, histories: Histories, choice: Choice) -> Sharing:
+    """What `--population` means for these users.
+
+    Raises:
+        FileNotFoundError: it names a file that isn't there.
+    """
+    others = len(histories.user_ids) - len(choice.searched)
+    if experiment.population == "off":
+        return Sharing(False, "population: off")
+    if experiment.population == "auto":
+        if others < AUTO_USERS:
+            return Sharing(
+                False, f"population: off, {others} users are not searched, fewer than {AUTO_USERS}"
+            )
+        return Sharing(True, f"population: on, {others} users are not searched")
+    if not Path(experiment.population).exists():
+        raise FileNotFoundError(
+            f"--population: expected auto, off, or a file, got {experiment.population!r}"
+        )
+    return Sharing(True, f"population: from {experiment.population}", experiment.population)
+
+
+@ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")
+def learn_population(
+    run: Path, experiment: Experiment, choice: Choice, source: str | None, threads: int
+) -> Iterator[Event]:
+    """Learns and merges it into RUN/base; yields its progress, last its report or its `error`."""
+    events: SimpleQueue[Event] = SimpleQueue()
+
+    def work() -> None:
+        import torch
+
+        end: Event = {"error": "it ended early", "done": True}
+        torch.set_num_threads(threads)
+        try:
+            report = _prepare(run, experiment, choice, source, events)
+            end = {"report": report, "done": True}
+        except (ValueError, OSError) as error:
+            end = {"error": str(error), "done": True}
+        finally:
+            events.put(end)
+
+    threading.Thread(target=work, daemon=True).start()
+    while not (event := events.get())["done"]:
+        yield event
+    yield event
+
+
+def _prepare(
+    run: Path,
+    experiment: Experiment,
+    choice: Choice,
+    source: str | None,
+    events: SimpleQueue[Event],
+) -> Mapping[str, Any]:
+    from models.population import prepare
+
+    folder = RunFolder(run)
+    with folder.write_lock():
+        searched = Histories.open(folder.data)
+        parts = {user.user_id: split(searched.load(user.user_id)) for user in choice.searched}
+        histories = searched
+        if source is not None:
+            histories = Histories.read(source, folder.population / "data")
+        report: Mapping[str, Any] = prepare(
+            experiment.base,
+            histories,
+            parts,
+            run,
+            PopulationSettings(seed=experiment.seed),
+            lambda done, steps: events.put({"step": done, "steps": steps, "done": False}),
+        )
+    return report

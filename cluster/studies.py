@@ -1,0 +1,131 @@
+"""The studies of a shard's users: what is asked, what is told, and askers at work on the next.
+
+It knows no Tune. A study has one writer, and this is it: a proposal that comes back from an asker
+is stored before anybody else hears of it, and so is a result. At most one request of a user is
+under way, since the next depends on it being pending.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from cluster.experiment import seed_of
+from search.pareto import LOSS, ROUGE_L
+from search.space import MemoryConfig, SearchSpace
+from search.storage import Trial, open_storage
+from search.study import Study
+
+OBJECTIVES = (LOSS, ROUGE_L)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial of a user's study that waits for its result."""
+
+    digest: str
+    number: int
+    configuration: MemoryConfig
+    seed: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What every study of a run has in common.
+
+    `per_rank[i]` is the sum of layer i's feed-forward features, in and out: parameters for each
+    unit of rank.
+    """
+
+    storage: str
+    space: SearchSpace
+    per_rank: tuple[int, ...]
+    sampler: str
+    initial: int
+    trials: int  # without the anchor
+
+
+class Studies:
+    """Studies by user digest, and requests under way."""
+
+    def __init__(
+        self, plan: SearchPlan, seeds: Mapping[str, int], askers: Sequence[Any] = ()
+    ) -> None:
+        """Opens or makes each user's study, and asks its anchor first.
+
+        Args:
+            plan: what the studies have in common.
+            seeds: each user's seed, by digest.
+            askers: handles of `Asker` actors; none where nothing is to be requested.
+        """
+        storage = open_storage(plan.storage)
+        self._plan, self._seeds = plan, seeds
+        self._studies = {d: Study.open(storage, d, plan.space, OBJECTIVES) for d in seeds}
+        for digest, study in self._studies.items():
+            study.ask_anchor(seed_of(seeds[digest], "anchor"))
+        self._askers = deque(askers)
+        self._requests: dict[Any, str] = {}
+
+    def pending(self, digest: str) -> list[Asked]:
+        """Asked and not told, in the order of asking."""
+        return [_asked(digest, trial) for trial in self._studies[digest].pending()]
+
+    def asked(self, digest: str) -> int:
+        """How many trials were ever asked, without the anchor."""
+        return len(self._studies[digest].trials) - 1
+
+    def request(self, digest: str) -> None:
+        """Asks an asker for the user's next configuration."""
+        study = self._studies[digest]
+        asker = self._askers[0]
+        self._askers.rotate(-1)
+        reference = asker.suggest.remote(
+            study.space,
+            study.objectives,
+            study.completed(),
+            [trial.config for trial in study.pending()],
+            1,
+            self._seeds[digest],
+            study.settle_reference(self._plan.initial),
+        )
+        self._requests[reference] = digest
+
+    def collect(self) -> list[tuple[str, Asked | None]]:
+        """Requests that have come back: stored as pending; None where the space has run out."""
+        if not self._requests:
+            return []
+        waiting = list(self._requests)
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=True)
+        return [self._stored(self._requests.pop(one), ray.get(one)) for one in ready]
+
+    def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
+        """Stores objectives, and what else was measured; telling again changes nothing."""
+        names = ("rouge_l_error", "item_count", "steps", "train_seconds")
+        measured = {name: result[name] for name in names if name in result}
+        self._studies[asked.digest].tell(
+            asked.number, (result["loss_nats"], result["rouge_l"]), measured
+        )
+
+    def fail(self, asked: Asked, reason: str) -> None:
+        """Stores a failure; telling again changes nothing."""
+        self._studies[asked.digest].fail(asked.number, reason)
+
+    def _stored(self, digest: str, proposals: Sequence[Any]) -> tuple[str, Asked | None]:
+        if not proposals:
+            return digest, None
+        config = proposals[0].config
+        trial = self._studies[digest].ask(
+            proposals[0],
+            seed_of(self._seeds[digest], config.key),
+            config.parameter_count(self._plan.per_rank),
+        )
+        return digest, _asked(digest, trial)
+
+
+def _asked(digest: str, trial: Trial) -> Asked:
+    return Asked(digest, trial.number, trial.config, trial.seed)
