@@ -27,6 +27,7 @@ SLOT = "slot"
 CPU_SLOTS, GPU_SLOTS = 4, 16
 _STORE_BYTES = 128 * 2**20  # nothing large goes through the object store: weights lie on disk
 _NODE_SHARE = 0.001
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in a submitted job's process
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -63,7 +64,8 @@ def connected(
     """A Ray to work on, for as long as the context lasts.
 
     Args:
-        address: an existing cluster's; None starts one here.
+        address: an existing cluster's; None starts one here, or in a submitted job takes the
+            cluster that the job runs on.
         slots: places in a pack of an embedded Ray; None takes the device's usual number.
         namespace: where this run's named actors live.
         note_temporary: called with the embedded Ray's temporary folder.
@@ -72,6 +74,8 @@ def connected(
         ConnectionError: no cluster answers at the address.
         ValueError: the cluster declares no slots.
     """
+    if address is None and _JOB in os.environ:
+        address = "auto"
     if address is not None:
         with _joined(address, namespace) as ground:
             yield ground
@@ -114,7 +118,7 @@ def _embedded(folder: Path, slots: int | None, namespace: str) -> Iterator[Groun
 
 @contextmanager
 def _joined(address: str, namespace: str) -> Iterator[Ground]:
-    job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # a submitted job has its own environment
+    job = _JOB in os.environ  # a submitted job has its own environment
     variables = dict(_ENVIRONMENT) if job else {**_ENVIRONMENT, "PYTHONPATH": _python_path()}
     ray.init(
         address=address,
