@@ -73,6 +73,8 @@ class Settings(BaseModel):
     registry: Path
     base: str
     keys: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
     rows: int = Field(default=16, ge=1)
     waiting: int = Field(default=64, ge=1)
     memory_bytes: int = Field(default=2 * 2**30, ge=0)
@@ -93,7 +95,7 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         try:
-            base = Base.load(settings.base)
+            base = Base.load(settings.base, settings.device, settings.dtype)
             memories = Memories(Registry(settings.registry), base, settings.memory_bytes)
             memories.check()
             self._keys = None if settings.keys is None else Keys(settings.keys)
@@ -196,8 +198,6 @@ def serving(
     )
     _check(settings, host, address)
     port = free_port(host, port)
-    if keys is None:
-        log.warning("no key file: listening on loopback only, where everybody may speak as anybody")
     with _connected(address):
         location = "HeadOnly" if address is None else "EveryNode"
         options = {"host": host, "port": port}
@@ -234,6 +234,8 @@ def _check(settings: Settings, host: str, address: str | None) -> None:
             f"expected a loopback address such as 127.0.0.1 without a key file, got {host!r}; "
             "pass --keys FILE to listen elsewhere"
         )
+    else:
+        log.warning("no key file: listening on loopback only, where everybody may speak as anybody")
 
 
 @contextmanager

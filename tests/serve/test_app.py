@@ -93,11 +93,12 @@ def save_endless_base(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("served")
-    base = Base.load(save_endless_base(folder / "long"), device="cpu")
+    base = Base.load(save_endless_base(folder / "long"), device="cpu", dtype="float32")
     publish(folder / "registry", base)
     (folder / "keys.json").write_text(json.dumps(KEYS))
     (folder / "keys.json").chmod(0o600)
-    environment = {**os.environ, "MILPA_ROWS": "4", "MILPA_WAITING": "4"}
+    settings = {"MILPA_ROWS": "4", "MILPA_WAITING": "4", "MILPA_DEVICE": "cpu"}
+    environment = {**os.environ, **settings, "MILPA_DTYPE": "float32"}
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(folder)],
         cwd=ROOT,
@@ -313,11 +314,18 @@ def test_ray_folder_is_private(server: Running) -> None:
 def test_what_is_wrong_is_said_before_anything_starts(
     tmp_path: Path, change: dict[str, object], kind: type[Exception], message: str
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        arguments = {"registry": tmp_path, "base": tmp_path, "port": 0, **change}
-        with pytest.raises(kind, match=message):
-            serve_registry(**arguments)  # type: ignore[arg-type]
+    arguments = {"registry": tmp_path, "base": tmp_path, "port": 0, **change}
+    with pytest.raises(kind, match=message):
+        serve_registry(**arguments)  # type: ignore[arg-type]
+
+
+def test_without_keys_it_says_who_gets_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(OSError, match="free port"):
+            serve_registry(tmp_path, tmp_path, port=other.getsockname()[1])
+    assert "no key file: listening on loopback only" in caplog.text
 
 
 def test_a_cluster_is_served_with_keys_only(
