@@ -114,7 +114,7 @@ class _Run:
         self._histories = Histories.open(folder / "data")
         self._registry = Registry(folder / "registry")
         self._method = personalizer("milp")
-        self._merged = folder / "base" if (folder / "base").is_dir() else None
+        self._merged = None if results.population is None else folder / "base"
         self._user_said: UserSaid = results.experiment.get("user_said", "response")
         self._users = [user for user in results.users if user.user_id in self._registry]
         self._subjects = {user.digest: self._subject(user) for user in self._users}

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from cluster.folder import RunFolder
-from cluster.results import Results, UserResult
+from cluster.results import UserResult
 from search.pareto import LOSS, ROUGE_L, front, hypervolume_trace
 from search.space import MemoryConfig
 from search.storage import open_storage
@@ -47,13 +45,17 @@ class Course:
     failed: int = 0
 
 
-def courses(run: Path, results: Results, users: Sequence[UserResult]) -> dict[str, Course]:
+def courses(address: str, users: Sequence[UserResult]) -> dict[str, Course]:
     """The courses of some users by digest; those without a study are left out.
+
+    Args:
+        address: of the studies' storage.
+        users: whose.
 
     Raises:
         ValueError: the storage can't be opened, or a study is damaged.
     """
-    storage = open_storage(_address(run, results))
+    storage = open_storage(address)
     known = set(study_names(storage))
     return {
         user.digest: course(Study(storage, user.digest), user)
@@ -82,10 +84,3 @@ def course(study: Study, user: UserResult) -> Course:
         hypervolume=tuple(hypervolume_trace(_DRAWN, rows, reference)) if reference else None,
         failed=sum(trial.state == "failed" for trial in study.trials),
     )
-
-
-def _address(run: Path, results: Results) -> str:
-    """Where the studies are: the run's own database moves with its folder."""
-    if (run / "studies.db").is_file():
-        return RunFolder(run).default_storage
-    return str(results.experiment["storage"])

@@ -82,7 +82,7 @@ def cards(results: Results, rows: Sequence[Row]) -> list[Card]:
             "mean ROUGE-L x100: base → winner",
         ),
         *_recall_card([(row.user.anchor, row.user.winner) for row in rows]),
-        *_trials_card(rows, results.seconds.get("total")),
+        *_trials_card(rows, sum(results.seconds.values())),
     ]
 
 
@@ -94,13 +94,13 @@ def _recall_card(measured: Sequence[tuple[Measured, Measured]]) -> list[Card]:
     return [Card(value, f"facts recalled: base → winner; chance {wording.percent(every.chance)} %")]
 
 
-def _trials_card(rows: Sequence[Row], seconds: float | None) -> list[Card]:
+def _trials_card(rows: Sequence[Row], seconds: float) -> list[Card]:
     kept = [row.course for row in rows if row.course]
     if not kept:
         return []
     trials = sum(bool(trial.configuration.layers) for course in kept for trial in course.trials)
     of = f", of the {len(kept)} users drawn" if len(kept) < len(rows) else ""
-    spent = "" if seconds is None else f"; {wording.duration(seconds)} in all"
+    spent = f"; {wording.duration(seconds)}" if seconds else ""
     says = f"trials completed, {sum(course.failed for course in kept)} failed{of}{spent}"
     return [Card(wording.count(trials), says)]
 
@@ -109,8 +109,6 @@ def settings(results: Results) -> dict[str, dict[str, object]]:
     """What the run resolved to, under headings."""
     experiment = dict(results.experiment)
     versions = experiment.pop("versions", {})
-    if "storage" in experiment:
-        experiment["storage"] = without_password(str(experiment["storage"]))
     base = {
         "name": results.base.original,
         "searched on": results.base.name,
@@ -137,12 +135,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             flat[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
     return flat
-
-
-def without_password(address: str) -> str:
-    """A database's address without the user's name and password."""
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def personal_gain(results: Results, drawn: int) -> dict[str, object] | None:

@@ -26,6 +26,7 @@ from markupsafe import Markup
 
 from cluster import facts, overview, plots, wording
 from cluster.courses import Course, courses
+from cluster.folder import RunFolder
 from cluster.overview import Row
 from cluster.results import Gain, Results, load, write_private
 
@@ -42,21 +43,22 @@ _POLICY = (
 )
 
 
-def write(run: Path, examples: bool = True) -> Path:
+def write(run: Path, examples: bool = True, storage: str | None = None) -> Path:
     """Writes RUN/report.html and returns its path.
 
     Args:
         run: the folder of a finished search.
         examples: whether users' texts stand in the page.
+        storage: where the studies are, if not in the run's folder.
 
     Raises:
         FileNotFoundError: no results here.
-        ValueError: damaged results.
+        ValueError: damaged results or studies.
     """
     results = load(run)
-    drawn = results.users[:DRAWN_USERS]
+    searched = courses(storage or RunFolder(run).default_storage, results.users[:DRAWN_USERS])
     path = run / FILE_NAME
-    write_private(path, page(results, courses(run, results, drawn), examples))
+    write_private(path, page(results, searched, examples))
     return path
 
 

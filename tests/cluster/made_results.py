@@ -63,7 +63,6 @@ def results(count: int = 3) -> Results:
             "base": "bases/small",
             "trials": 4,
             "learning_rates": [1e-4, 1e-3],
-            "storage": "postgresql://milpa:hunter2@db.example/milpa",
             "versions": {"milpa": "0.1.0", "torch": "2.13.0"},
         },
         base=BaseResult("RUN/base", "f" * 64, LAYERS, "bases/small"),
@@ -71,5 +70,5 @@ def results(count: int = 3) -> Results:
         users=tuple(user(place) for place in range(count)),
         left_out=(LeftOut("<i>quiet</i>", 3, "expected at least 30 pairs, got 3"),),
         gain=gain if count == 3 else None,
-        seconds={"search": 100.0, "total": 200.0},
+        seconds={"population": 100.0, "search and winners": 200.0},
     )
