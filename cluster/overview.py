@@ -109,6 +109,8 @@ def settings(results: Results) -> dict[str, dict[str, object]]:
     """What the run resolved to, under headings."""
     experiment = dict(results.experiment)
     versions = experiment.pop("versions", {})
+    if "storage" in experiment:
+        experiment["storage"] = _without_password(str(experiment["storage"]))
     base = {
         "name": results.base.original,
         "searched on": results.base.name,
@@ -135,6 +137,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             flat[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
     return flat
+
+
+def _without_password(address: str) -> str:
+    """A database's address without who may open it."""
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def personal_gain(results: Results, drawn: int) -> dict[str, object] | None:

@@ -43,20 +43,19 @@ _POLICY = (
 )
 
 
-def write(run: Path, examples: bool = True, storage: str | None = None) -> Path:
+def write(run: Path, examples: bool = True) -> Path:
     """Writes RUN/report.html and returns its path.
 
     Args:
         run: the folder of a finished search.
         examples: whether users' texts stand in the page.
-        storage: where the studies are, if not in the run's folder.
 
     Raises:
         FileNotFoundError: no results here.
         ValueError: damaged results or studies.
     """
     results = load(run)
-    searched = courses(storage or RunFolder(run).default_storage, results.users[:DRAWN_USERS])
+    searched = courses(RunFolder(run).storage(), results.users[:DRAWN_USERS])
     path = run / FILE_NAME
     write_private(path, page(results, searched, examples))
     return path

@@ -63,6 +63,7 @@ def results(count: int = 3) -> Results:
             "base": "bases/small",
             "trials": 4,
             "learning_rates": [1e-4, 1e-3],
+            "storage": "postgresql://milpa:hunter2@db.example/milpa",
             "versions": {"milpa": "0.1.0", "torch": "2.13.0"},
         },
         base=BaseResult("RUN/base", "f" * 64, LAYERS, "bases/small"),

@@ -62,9 +62,13 @@ class Page(HTMLParser):
         return figure
 
 
+def address(run: Path) -> str:
+    return sqlite_url(run / "studies.db")
+
+
 def a_study(run: Path, digest: str, place: int) -> Study:
     """A study with an anchor, the winner, two more trials (one failed) and one still pending."""
-    study = Study.open(open_storage(sqlite_url(run / "studies.db")), digest, SPACE)
+    study = Study.open(open_storage(address(run)), digest, SPACE)
     study.ask_anchor(0)
     study.tell(0, [3.0 + place, 0.1], {"item_count": 10})
     others = [c for c in SPACE.enumerate() if c not in CONFIGURATIONS][:3]
@@ -97,7 +101,7 @@ def page(run: Path) -> Page:
 
 
 def test_a_course_is_the_study(run: Path) -> None:
-    study = Study(open_storage(sqlite_url(run / "studies.db")), DIGESTS[0])
+    study = Study(open_storage(address(run)), DIGESTS[0])
     found = course(study, results().users[0])
     told = [trial for trial in study.trials if trial.values is not None]
     assert [trial.configuration for trial in found.trials] == [trial.config for trial in told]
@@ -114,7 +118,7 @@ def test_a_course_is_the_study(run: Path) -> None:
 
 
 def test_users_without_a_study_are_left_out(run: Path) -> None:
-    found = courses(sqlite_url(run / "studies.db"), results().users)
+    found = courses(address(run), results().users)
     assert set(found) == set(DIGESTS[:2])
 
 
@@ -189,6 +193,11 @@ def test_without_examples_no_word_of_a_user_is_left(run: Path, tmp_path: Path) -
     assert "Answers on validation" not in text
 
 
+def test_a_password_of_the_database_is_not_shown(page: Page) -> None:
+    assert "hunter2" not in page.words
+    assert "postgresql://db.example/milpa" in page.words
+
+
 def test_a_page_of_many_users_draws_some_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "DRAWN_USERS", 2)
     page = Page(report.page(results(), {}))
@@ -222,7 +231,8 @@ def test_data_without_facts_shows_no_recall() -> None:
 
 def test_studies_may_lie_elsewhere(run: Path, tmp_path: Path) -> None:
     save(results(), tmp_path)
-    path = report.write(tmp_path, storage=sqlite_url(run / "studies.db"))
+    (tmp_path / "experiment.json").write_text(json.dumps({"storage": address(run)}))
+    path = report.write(tmp_path)
     assert f"front-{DIGESTS[0]}" in Page(path.read_text(encoding="utf-8")).scripts
     assert f"front-{DIGESTS[0]}" not in Page(report.page(results(), {})).scripts
 
