@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from models.base import Base
 from models.catalog import PERSONALIZERS
 from models.personalizer import UserState
-from models.registry import DamagedState, Registry, WrongBase
+from models.registry import DamagedState, Registry, UnknownUser, WrongBase
 
 _LOADERS = 16  # states of so many users may load at a time; the same user's never twice
 
@@ -84,8 +84,10 @@ class Memories:
     def check(self, sample: int = 100) -> None:
         """Refuse a registry that was made for another base, by some of its users.
 
+        A damaged state is its own user's trouble, when that user is asked for.
+
         Raises:
-            WrongBase: not one of them could be served.
+            WrongBase: states are of other bases, and none is of this one.
         """
         errors = []
         for user_id in self.users()[:sample]:
@@ -93,6 +95,8 @@ class Memories:
                 return self._registry.current(user_id).check_base(self._base)
             except WrongBase as error:
                 errors.append(error)
+            except (DamagedState, UnknownUser):
+                continue
         if errors:
             raise errors[0]
 

@@ -112,6 +112,18 @@ def test_states_of_another_base_are_refused(registry: Registry, base: Base) -> N
     assert memories.get("zoe").state is not None
 
 
+def test_one_damaged_user_does_not_keep_the_others_from_being_served(
+    registry: Registry, base: Base
+) -> None:
+    for user_id in registry.users()[:-1]:
+        (registry.current(user_id).folder / "state.json").write_text("{}")
+    memories = Memories(registry, base, 1 << 30)
+    memories.check()
+    assert memories.get(memories.users()[-1]) is not None
+    (registry.current(registry.users()[-1]).folder / "state.json").write_text("{}")
+    memories.check()
+
+
 def test_an_empty_registry_is_no_mistake(tmp_path: Path, base: Base) -> None:
     memories = Memories(Registry(tmp_path / "empty"), base, 1 << 30)
     memories.check()
