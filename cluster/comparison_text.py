@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ from cluster.comparison import METRICS, MODELS, Compared, Comparison, Contrast, 
 
 METRIC = {metric.name: metric for metric in METRICS}
 _NAME_LENGTH = 40
+_OF_ANSWERS = ("ROUGE-L", "recall, all")  # shown for every user
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def show(comparison: Comparison, console: Console) -> None:
     for paragraph in introduction(comparison):
         console.print(Text(paragraph.replace("`", "")))
     for grid in grids(comparison):
-        table = Table(title=grid.title, title_justify="left")
+        table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD)
         for place, heading in enumerate(grid.headings):
             table.add_column(heading, justify="left" if place == 0 else "right")
         for row in grid.rows:
@@ -88,7 +90,7 @@ def grids(comparison: Comparison) -> list[Grid]:
         ]
         title = "What Persona-F1 and P-Cover are to be read against"
         tables.append(Grid(title, ("answer", "Persona-F1", "P-Cover"), tuple(rows)))
-    tables.append(_users(users))
+    tables += [_losses(users), _answers(users)]
     if comparison.withdrawn:
         names = tuple((_plain(name),) for name in comparison.withdrawn)
         tables.append(Grid("Left out: nothing is published for them any more", ("user",), names))
@@ -119,29 +121,41 @@ def _contrasts(contrasts: Sequence[Contrast], title: str) -> Grid:
         )
         for each in contrasts
     ]
-    return Grid(title, ("difference", "mean", "95 %", "better for", "worst user"), tuple(rows))
+    return Grid(title, ("difference", "mean", "95 %", "better for", "worst"), tuple(rows))
 
 
-def _users(users: Sequence[Compared]) -> Grid:
-    loss, rouge = METRIC["loss"], METRIC["ROUGE-L"]
-    recall = METRIC["recall, all"]
+def _losses(users: Sequence[Compared]) -> Grid:
+    loss = METRIC["loss"]
     rows = [
         (
-            _plain(user.user_id) + ("" if user.by_session else " *"),
+            _named(user),
             str(user.items),
             *(_number(loss, user.value(loss, model)) for model in MODELS),
             _signed(loss, user.difference(loss, "own", "base")),
             _signed(loss, user.difference(loss, "own", "strangers")),
-            *(_number(rouge, user.value(rouge, model)) for model in MODELS[1:]),
-            *(_number(recall, user.value(recall, model)) for model in MODELS[1:]),
         )
         for user in users
     ]
-    headings = (
-        "user", "items", *(f"loss {model}" for model in MODELS), "own - base", "own - strangers",
-        *(f"ROUGE-L {model}" for model in MODELS[1:]), *(f"recall {model}" for model in MODELS[1:]),
-    )  # fmt: skip
-    return _without_empty(Grid("Every user", headings, tuple(rows)))
+    headings = ("user", "items", *MODELS, "own - base", "own - strangers")
+    return _without_empty(Grid("Every user: loss", headings, tuple(rows)))
+
+
+def _answers(users: Sequence[Compared]) -> Grid:
+    columns = [(METRIC[name], model) for name in _OF_ANSWERS for model in MODELS[1:]]
+    rows = [
+        (
+            _named(user),
+            str(user.answered),
+            *(_number(metric, user.value(metric, model)) for metric, model in columns),
+        )
+        for user in users
+    ]
+    headings = ("user", "answered", *(f"{metric.name}, {model}" for metric, model in columns))
+    return _without_empty(Grid("Every user: answers", headings, tuple(rows)))
+
+
+def _named(user: Compared) -> str:
+    return _plain(user.user_id) + ("" if user.by_session else " *")
 
 
 def _without_empty(grid: Grid) -> Grid:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.results import UserResult
-from search.pareto import LOSS, ROUGE_L, front, hypervolume_trace
+from search.pareto import LOSS, ROUGE_L, front, hypervolume_trace, reference_point
 from search.space import MemoryConfig
 from search.storage import open_storage
 from search.study import Study, study_names
@@ -33,8 +33,10 @@ class Trial:
 class Course:
     """One user's completed trials in the order they were asked, and what they came to.
 
-    `hypervolume[i]` is what the first i + 1 trials dominate above the reference point; None until
-    that point was set. `published` is where the winner stands after its training at full budget.
+    `hypervolume[i]` is what the first i + 1 trials dominate beyond the reference point; that is the
+    search's own, or, where a short search never set one, that of all its trials (`is_late`); None
+    where there is none to set it from. `published` is where the winner stands after its training
+    at full budget.
     """
 
     trials: tuple[Trial, ...]
@@ -43,6 +45,7 @@ class Course:
     reference: Point | None
     hypervolume: tuple[float, ...] | None
     failed: int = 0
+    is_late: bool = False
 
 
 def courses(address: str, users: Sequence[UserResult]) -> dict[str, Course]:
@@ -74,6 +77,10 @@ def course(study: Study, user: UserResult) -> Course:
     best = {memories[i] for i in front(_DRAWN, [rows[i] for i in memories])}
     corner = study.reference
     reference = None if corner is None else (corner[loss], corner[rouge])
+    if reference is None and memories and len(memories) < len(rows):
+        base = next(at for configuration, at in done if not configuration.layers)
+        late = reference_point(_DRAWN, [rows[i] for i in memories], base)
+        reference = (late[0], late[1])
     return Course(
         trials=tuple(
             Trial(configuration, at, i in best) for i, (configuration, at) in enumerate(done)
@@ -82,5 +89,6 @@ def course(study: Study, user: UserResult) -> Course:
         published=(user.winner.loss_nats, user.winner.rouge_l or 0.0),
         reference=reference,
         hypervolume=tuple(hypervolume_trace(_DRAWN, rows, reference)) if reference else None,
+        is_late=corner is None,
         failed=sum(trial.state == "failed" for trial in study.trials),
     )

@@ -117,6 +117,19 @@ def test_a_course_is_the_study(run: Path) -> None:
     assert len(front(study.objectives, rows)) >= 1
 
 
+def test_a_short_search_is_drawn_from_a_reference_point_of_its_own(tmp_path: Path) -> None:
+    study = Study.open(open_storage(address(tmp_path)), DIGESTS[0], SPACE)
+    study.ask_anchor(0)
+    study.tell(0, [3.0, 0.1], {"item_count": 10})
+    assert course(study, results().users[0]).hypervolume is None
+    study.ask(Proposal(CONFIGURATIONS[0], "sobol"), seed=1)
+    study.tell(1, [2.5, 0.3])
+    found = course(study, results().users[0])
+    assert found.is_late
+    assert found.reference == (2.5, 0.3)  # of a single trial: nadir and best are one
+    assert found.hypervolume == (0.0, 0.0)
+
+
 def test_users_without_a_study_are_left_out(run: Path) -> None:
     found = courses(address(run), results().users)
     assert set(found) == set(DIGESTS[:2])
