@@ -25,38 +25,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Run = Annotated[Path, typer.Argument(help="The folder of a finished search.", show_default=False)]
-RunOption = Annotated[Path, typer.Option("--run", help="The folder of a finished search.")]
+Run = Annotated[Path, typer.Argument(help="The folder of a search.", show_default=False)]
+RunOption = Annotated[Path, typer.Option("--run", help="The folder of a search.")]
 User = Annotated[str, typer.Argument(help="A user id, as in the data.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Decides every random draw.")]
+Address = Annotated[str | None, typer.Option(help="An existing Ray cluster's.")]
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """The command with one flag for every field of `Experiment`, given to it by name."""
-    own = [
-        parameter
-        for parameter in inspect.signature(command, eval_str=True).parameters.values()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
-    signature = inspect.Signature([*flags(), *parameters])
-    command.__signature__ = signature  # type: ignore[attr-defined]
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.kind is not p.VAR_KEYWORD]
+    signature = inspect.Signature([*flags(), *kept])
+    command.__signature__ = signature  # type: ignore[attr-defined]  # where typer looks
     command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     return command
 
 
 @app.callback()
-def _about() -> None:
+def about() -> None:
     """A personal language model for every user, from one frozen base."""
 
 
 @app.command()
 @with_flags
 def search(
-    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one in runs/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; one in runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was.")] = False,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster.")] = None,
-    storage: Annotated[str | None, typer.Option(help="Studies: sqlite:// or postgresql://.")] = None,
+    address: Address = None,
+    storage: Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql://...")] = None,
     examples: Annotated[bool, typer.Option(help="Quote users in the report.")] = True,
     **given: Any,
 ) -> None:
@@ -64,16 +61,146 @@ def search(
     experiment = experiment_from(given)
     if out is None and resume:
         raise ValueError("--resume: expected the run's folder, give it with --out")
-    folder = out or Path("runs") / f"{Path(experiment.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    began = time.strftime("%Y%m%d-%H%M%S")
+    folder = out or Path("runs") / f"{Path(experiment.data).resolve().stem}-{began}"
     from cluster import run
 
-    run.search(
-        experiment, folder, resume=resume, address=address, storage=storage, examples=examples
-    )
+    try:
+        run.search(
+            experiment, folder, resume=resume, address=address, storage=storage, examples=examples
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: go on with the same command, --out {folder} --resume", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def serve(
+    run: Annotated[Path | None, typer.Option(help="The folder of a search.")] = None,
+    registry: Annotated[Path | None, typer.Option(help="Instead of --run: a registry.")] = None,
+    base: Annotated[str | None, typer.Option(help="With --registry: the base.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="File of keys and their users.")] = None,
+    address: Address = None,
+) -> None:
+    """Answer over HTTP as every user's model, in OpenAI's form."""
+    if (run is None) == (registry is None or base is None):
+        raise ValueError("expected --run RUN, or --registry DIR with --base PATH")
+    if run is not None:
+        from cluster.folder import RunFolder
+
+        folder = RunFolder(run)
+        registry, base = folder.registry, folder.searched_base()
+    assert registry is not None
+    assert base is not None
+    from serve.app import serve_registry
+
+    serve_registry(registry, base, host, port, keys, address, lambda url: typer.echo(f"at {url}"))
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def submit(
+    arguments: Annotated[list[str], typer.Argument(help="After --: milpa's own arguments.")],
+    address: Annotated[str, typer.Option(help="The dashboard's, http://HOST:8265.")],
+    follow: Annotated[bool, typer.Option(help="Show its output, and exit as it does.")] = True,
+) -> None:
+    """Run a command of milpa as a job on a Ray cluster."""
+    from cluster.submit import submit as run_job
+
+    raise typer.Exit(run_job(address, arguments, follow))
+
+
+@app.command()
+def compare(
+    run: RunOption,
+    seed: Seed = 0,
+    strangers: Annotated[int, typer.Option(help="Strangers' memories for each user.")] = 4,
+    items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="Where to write; RUN if not given.")] = None,
+) -> None:
+    """Measure a run on its test words: base, own memory, strangers' memories."""
+    from cluster.compare import compare as measure
+
+    measure(run, seed, strangers, out, items)
+
+
+@app.command()
+def report(
+    run: RunOption,
+    examples: Annotated[bool, typer.Option(help="Quote users.")] = True,
+) -> None:
+    """Write a run's report again."""
+    from cluster.report import write
+
+    typer.echo(write(run, examples))
+
+
+@app.command()
+def export(
+    run: Run,
+    user: User,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    onto: Annotated[
+        Literal["searched", "original"],
+        typer.Option(help="The base searched on, or the one before the population was merged."),
+    ] = "searched",
+) -> None:
+    """Write a user's memory as a plain PEFT adapter."""
+    from cluster.folder import RunFolder
+    from models.registry import Registry
+
+    population = RunFolder(run).population
+    merged = population if (population / "adapter_config.json").is_file() else None
+    Registry(RunFolder(run).registry).export(user, folder, onto, merged)
+
+
+@app.command()
+def withdraw(run: Run, user: User) -> None:
+    """Take a user's published memory back; the one before it counts again."""
+    from cluster.folder import RunFolder
+    from models.registry import Registry
+
+    before = Registry(RunFolder(run).registry).withdraw(user)
+    typer.echo("the user is unknown now" if before is None else f"{before.digest} is current now")
+
+
+@app.command()
+def forget(run: Run, user: User) -> None:
+    """Remove a user from a run: registry, studies, results, report and data."""
+    from cluster.forget import forget as remove
+
+    for line in remove(run, user):
+        typer.echo(line)
+
+
+@app.command()
+def pretrain(
+    data: Annotated[str, typer.Option(help="Interactions to learn to talk from.")],
+    out: Annotated[Path, typer.Option(help="The new base's folder.")],
+    seed: Seed = 0,
+) -> None:
+    """Train a small base from nothing on the interactions of others."""
+    from models.pretraining import pretrain as train
+
+    train(data, out, seed=seed)
+
+
+@app.command()
+def examples(
+    out: Annotated[Path, typer.Option(help="Where users/ and population/ are written.")],
+    users: Annotated[int, typer.Option(help="Users with facts, to search.")] = 4,
+    population: Annotated[int, typer.Option(help="Other people, to pretrain on.")] = 400,
+    seed: Seed = 0,
+) -> None:
+    """Write invented users with facts and manners, the same for the same seed."""
+    from examples.generate import write
+
+    write(out, users, seed, population)
 
 
 def main() -> None:
-    """Runs a command; exits with 2 where what was given can't work, 130 where it was interrupted."""
+    """Runs a command; exits with 2 where what was given can't work."""
     try:
         app()
     except (ValueError, OSError) as error:

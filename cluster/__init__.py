@@ -2,21 +2,26 @@
 
 In reading order:
 
-experiment.py  what a person sets, presets, flags
-folder.py      the run's folder: paths, key, locks, and whether it may be gone on with
-users.py       who is searched, who is the population, who is left out
-connection.py  an embedded Ray or an existing cluster, and what it must offer
-workbench.py   one base with its pack and its scoring, without Ray
-packer.py      actor, one per device: the workbench's shell
-trial.py       Tune trainable: one (user, configuration), asked of a packer
-asker.py       actor: proposals of one user's study after another
-searcher.py    Tune searcher over the studies of many users
-shard.py       actor: the Tune controller of some users
-winners.py     every user's winner, trained once more and published
-progress.py    how far each user is, as a table or as lines
-run.py         the whole way: histories, search, winners, registry, results, report
-results.py     what a run found out
-report.py      the pages of a run
-compare.py     every method on the test split
-submit.py      a search as a job on a cluster
+experiment.py   what a person sets, presets, flags
+folder.py       the run's folder: paths, key, locks, and whether it may be gone on with
+users.py        who is searched, who is the population, who is left out
+preparation.py  a run before anything is trained
+connection.py   an embedded Ray or an existing cluster, and what it must offer
+workbench.py    one base with its pack and its scoring, without Ray
+packer.py       actor, one per device: the workbench's shell
+trial.py        Tune trainable: one (user, configuration), asked of a packer
+asker.py        actor: proposals of one user's study after another
+studies.py      the studies of a shard's users: asking and telling
+searcher.py     Tune searcher over the studies of many users
+shard.py        the Tune controller of some users, in a process of its own
+shared.py       what users share, learned before the search
+streams.py      many Ray streams followed at once
+progress.py     how far each user is, as a table or as lines
+schedule.py     shard after shard, and every user's winner
+run.py          the whole way: histories, search, winners, registry, results, report
+forget.py       a user removed from a run
+results.py      what a run found out
+report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
+compare.py      every method on the test split; comparison and comparison_text serve it
+submit.py       a search as a job on a cluster
 """

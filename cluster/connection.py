@@ -83,7 +83,8 @@ def connected(
     folder = Path(tempfile.mkdtemp(prefix="milpa-", dir="/tmp"))  # mode 0700
     note_temporary(folder)
     try:
-        with _embedded(folder, slots, namespace) as ground:
+        # NOTE: Ray opens its own folder to everybody (mode 0777), so it lies in a private one.
+        with _embedded(folder / "ray", slots, namespace) as ground:
             yield ground
     finally:
         shutil.rmtree(folder, ignore_errors=True)

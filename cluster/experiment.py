@@ -14,6 +14,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
@@ -24,6 +25,7 @@ from search.space import LEARNING_RATES, RANKS
 PresetName = Literal["scale", "demo"]
 SamplerName = Literal["map-saas", "gp", "sobol", "random"]
 UserSaid = Literal["response", "query", "both"]
+_PATHS = {"data", "base", "population"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ def experiment_from(given: Mapping[str, Any]) -> Experiment:
     preset = values.pop("preset", "scale")
     if preset not in PRESETS:
         raise ValueError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    for name in _PATHS & values.keys():
+        values[name] = _absolute(values[name])
     whole = PRESETS[preset](values.pop("data"), values.pop("base"))
     return replace(whole, **{name: _tupled(value) for name, value in values.items()})
 
@@ -164,6 +168,11 @@ def _optional(hint: Any) -> Any:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _absolute(name: str) -> str:
+    """A path that exists, from wherever it is read later; other names as they are."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def _plain(value: object) -> object:

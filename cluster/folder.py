@@ -73,7 +73,27 @@ class RunFolder:
     @property
     def default_storage(self) -> str:
         """Address of the studies where no other is given."""
-        return f"sqlite:///{self.path / 'studies.db'}"
+        return f"sqlite:///{self.path.absolute() / 'studies.db'}"
+
+    def storage(self) -> str:
+        """Address of the studies; the run's own database moves with its folder."""
+        if (self.path / "studies.db").is_file() or not self.settings.is_file():
+            return self.default_storage
+        return str(self.stored().get("storage", self.default_storage))
+
+    def searched_base(self) -> str:
+        """The base that memories were searched on."""
+        self.check()
+        return str(self.base) if self.base.is_dir() else str(self.stored()["base"])
+
+    def check(self) -> None:
+        """Refuses a folder that holds no run.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not (self.path / "key").is_file():
+            raise FileNotFoundError(f"expected the folder of a search, got {self.path}")
 
     def key(self) -> bytes:
         """The key of user digests, drawn when first asked for."""

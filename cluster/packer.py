@@ -14,8 +14,6 @@ the log (`packer-<n>.log` in the run's folder) hold no text and no user id.
 from __future__ import annotations
 
 import asyncio
-import logging
-import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from typing import Any, Protocol
 
 import ray
 
+from cluster.failures import failed, log_failure, packer_log
 from cluster.trial import Event, task_name
 from search.space import MemoryConfig
 
@@ -75,7 +74,7 @@ class Packer:
                 the caller, while what an actor's start raises does not.
             log: the file to write failures to.
         """
-        self._log = _logger(Path(log))
+        self._log = packer_log(Path(log))
         self._build = build
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pack")
         self._incoming: list[Change] = []
@@ -134,6 +133,7 @@ class Packer:
     async def _follow(self, name: str, add: Callable[[], None]) -> AsyncIterator[Event]:
         if name not in self._tasks:
             self._tasks[name] = _Task()
+            self._log.info("%s begins", name)
             self._incoming.append(lambda: self._add(name, add))
             self._forget_old_ends()
         if self._loop is None or self._loop.done():
@@ -157,6 +157,8 @@ class Packer:
             for name, event in events:
                 if name in self._tasks:
                     self._tasks[name].add(event)
+                if event["done"]:
+                    self._log.info("%s ended", name)
 
     def _turn(self, incoming: Sequence[Change]) -> tuple[Events, bool]:
         """In the worker thread: what came in, one step, and scores of what is ready."""
@@ -196,10 +198,8 @@ class Packer:
         return [event for name in names for event in self._score([name])]
 
     def _failure(self, name: str, error: Exception) -> Event:
-        # NOTE: an error's own words may quote a user's; its type and place don't.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        self._log.error("%s failed: %s\n%s", name, type(error).__name__, frames)
-        return failure(reason_of(error))
+        log_failure(self._log, name, error)
+        return failed(error)
 
     def _forget_old_ends(self) -> None:
         over = [name for name, task in self._tasks.items() if task.over]
@@ -228,18 +228,6 @@ class _Task:
         await self._changed.wait()
 
 
-def failure(reason: str) -> Event:
-    """The end of a task that failed."""
-    return {"error": reason, "done": True}
-
-
-def reason_of(error: Exception) -> str:
-    """What may be stored of an exception: its type and where it was raised, never its words."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"
-
-
 def start_packer(index: int, build: Callable[[], Bench], log: Path, options: dict[str, Any]) -> Any:
     """A packer as a named actor that Ray starts again when its process dies."""
     actor = ray.remote(Packer)
@@ -250,11 +238,3 @@ def start_packer(index: int, build: Callable[[], Bench], log: Path, options: dic
         max_task_retries=0,
         **options,
     ).remote(build, str(log / f"packer-{index}.log"))
-
-
-def _logger(file: Path) -> logging.Logger:
-    logger = logging.getLogger("milpa.packer")
-    handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger.handlers = [handler]
-    return logger

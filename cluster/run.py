@@ -1,8 +1,7 @@
 """The whole way of a search: histories, users, population, studies, winners, registry, report.
 
-This is the driver. It reads what a person gave, refuses what can't work before any training, starts
-what works on Ray, and writes down what came out. Everything it starts goes on from what lies in the
-run's folder, so going on after a kill is the same way once more.
+This is the driver. It starts what works on Ray, and writes down what came out. Everything it starts
+goes on from what lies in the run's folder, so going on after a kill is the same way once more.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +26,14 @@ from cluster.connection import Ground, Place, connected
 from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
+from cluster.preparation import Prepared, held, prepared
 from cluster.progress import Progress
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan
-from cluster.shared import learn_population, sharing
-from cluster.streams import Streams
+from cluster.shared import follow, learn_population, sharing
 from cluster.studies import SearchPlan
-from cluster.users import Choice, choose
 from cluster.workbench import BenchSettings, Workbench
-from models.history import Histories
 from search.space import SearchSpace
-
-STRANGERS_NEED = 2  # users, for a matrix of own and strangers' memories
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A run whose data is read and whose users are drawn: nothing is trained yet."""
-
-    experiment: Experiment
-    folder: RunFolder
-    histories: Histories
-    choice: Choice
 
 
 def search(
@@ -75,134 +59,66 @@ def search(
 
     Raises:
         ValueError, OSError: something given can't work; nothing was trained, nothing is lost.
+        RuntimeError: the search broke; `resume` goes on.
     """
-    began = time.monotonic()
     folder = RunFolder(out.absolute())
-    with _begun(folder, resume):
-        ready = _prepared(experiment, folder, resume)
-        progress = Progress(console or Console(), experiment.trials)
-        _say(ready, progress)
-        namespace = f"milpa-{secrets.token_hex(4)}"
-        with connected(address, experiment.slots, namespace, folder.remember_temporary) as ground:
-            _worked(ready, ground, storage or folder.default_storage, progress)
+    progress = Progress(console or Console(), experiment.trials)
+    with held(folder, resume):
+        run = prepared(experiment, folder, resume, storage, examples)
+        run.say(progress)
+        name = f"milpa-{secrets.token_hex(4)}"
+        with connected(address, experiment.slots, name, folder.remember_temporary) as ground:
+            _work(run, ground, progress)
         folder.remove_temporary()
-    page = report.write(folder.path, examples)
-    progress.note(f"done in {_minutes(time.monotonic() - began)}: {page}")
+        page = report.write(folder.path, examples)
+    progress.note(f"done: {page}")
     return page
 
 
-@contextmanager
-def _begun(folder: RunFolder, resume: bool) -> Iterator[None]:
-    """The folder, held by this driver alone; one that was made in vain is removed again."""
-    folder.begin(resume)
-    lock = folder.lock()
-    try:
-        yield
-    except (ValueError, OSError):
-        if not resume and not folder.settings.is_file():
-            shutil.rmtree(folder.path)
-        raise
-    finally:
-        lock.close()
-
-
-def _prepared(experiment: Experiment, folder: RunFolder, resume: bool) -> _Ready:
-    """Reads the data into the run's folder and draws the users; what is there already stays."""
-    if resume:
-        folder.check_settings(experiment)
-        folder.remove_temporary()
-    if (folder.path / "users.json").is_file():
-        return _Ready(experiment, folder, Histories.open(folder.data), Choice.load(folder.path))
-    histories = Histories.read(experiment.data, folder.data)
-    choice = choose(histories, experiment, folder.key())
-    choice.save(folder.path)
-    return _Ready(experiment, folder, histories, choice)
-
-
-def _say(ready: _Ready, progress: Progress) -> None:
-    """What was read, and what that means for users."""
-    histories, choice = ready.histories, ready.choice
-    users, marked = len(histories.user_ids), sum(not user.by_session for user in choice.searched)
-    progress.note(f"{len(histories)} interactions of {users} users; the run is {ready.folder.path}")
-    for name, count in histories.counts.items():
-        if count:
-            progress.note(f"{count} {name.replace('_', ' ')} in the data")
-    split = f", {marked} of them not split between sessions" if marked else ""
-    progress.note(f"{len(choice.searched)} users are searched{split}")
-    for user in choice.left_out[:10]:
-        progress.note(f"left out: {user.user_id[:80]!r}: {user.reason}")
-    if len(choice.left_out) > 10:
-        progress.note(f"left out: {len(choice.left_out) - 10} more")
-
-
-def _worked(ready: _Ready, ground: Ground, storage: str, progress: Progress) -> None:
+def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
     """Population, search and winners on Ray; writes results.json."""
     seconds: dict[str, float] = {}
-    with _timed(seconds, "population"):
-        base, population = _base(ready, ground.places[0], progress)
-    packers = _packers(ready, ground, base)
-    description = _raised(packers[0].call.remote("describe"))
-    content = _settle(ready, description)
-    plan = _plan(ready, description, ground, storage, progress)
-    askers = start_askers(_asker_count(), plan.search.sampler, plan.search.initial)
-    with _timed(seconds, "search and winners"), progress.shown():
-        schedule = Schedule(plan, askers, progress)
-        schedule.run()
-    left_out = (*ready.choice.left_out, *_unscored(ready.choice, schedule.unscored))
-    _raised(packers[0].call.remote("publish_left_out", {u.user_id: u.reason for u in left_out}))
-    with _timed(seconds, "personal gain"):
-        gain = _gain(ready, packers[0], progress)
-    found = results.Results(
-        experiment=content,
-        base=results.BaseResult(
-            description["name"],
-            description["fingerprint"],
-            description["layer_count"],
-            ready.experiment.base,
-        ),
-        population=population,
-        users=_users(ready),
-        left_out=left_out,
-        gain=gain,
-        seconds=seconds,
-    )
-    results.save(found, ready.folder.path)
+    with _timed(seconds, "total"):
+        with _timed(seconds, "population"):
+            base, population = _base(run, ground.places[0], progress)
+        packers = _packers(run, ground, base)
+        description = _raised(packers[0].call.remote("describe"))
+        plan = _plan(run, description, ground, progress)
+        content = _settled(run, description)
+        with _breaking_off():
+            left_out = _searched(run, plan, packers[0], progress, seconds)
+            with _timed(seconds, "personal gain"):
+                gain = _gain(run, packers[0], progress)
+    original = run.experiment.base
+    names = ("name", "fingerprint", "layer_count")
+    base_result = results.BaseResult(**{n: description[n] for n in names}, original=original)
+    found = results.Results(content, base_result, population, _users(run), left_out, gain, seconds)
+    results.save(found, run.folder.path)
 
 
-def _base(ready: _Ready, place: Place, progress: Progress) -> tuple[str, Mapping[str, Any] | None]:
+def _base(run: Prepared, place: Place, progress: Progress) -> tuple[str, Mapping[str, Any] | None]:
     """The base to search on, with the population learned where that is wanted, and its report."""
-    found = sharing(ready.experiment, ready.histories, ready.choice)
+    found = sharing(run.experiment, run.histories, run.choice)
     progress.note(found.why)
     if not found.is_on:
-        return ready.experiment.base, None
-    file = ready.folder.population / "report.json"
+        return run.experiment.base, None
+    file = run.folder.population / "report.json"
     if not file.is_file():
-        task = learn_population.options(**place.options).remote(
-            ready.folder.path, ready.experiment, ready.choice, found.source, place.threads
+        task = learn_population.options(**place.options)
+        source = found.source
+        follow(
+            task.remote(run.folder.path, run.experiment, run.choice, source, place.threads),
+            progress,
         )
-        _follow_population(task, progress)
-    return str(ready.folder.base), json.loads(file.read_text(encoding="utf-8"))
+    return str(run.folder.base), json.loads(file.read_text(encoding="utf-8"))
 
 
-def _follow_population(task: Any, progress: Progress) -> None:
-    streams = Streams()
-    streams.add("population", task)
-    while len(streams):
-        for _, event in streams.wait(1.0):
-            if event.get("error") or event.get("broken"):
-                raise ValueError(f"--population: {event.get('error') or event['broken']}")
-            if not event["done"] and event["step"] % max(1, event["steps"] // 10) == 0:
-                progress.note(f"population: step {event['step']} of {event['steps']}")
-
-
-def _packers(ready: _Ready, ground: Ground, base: str) -> list[Any]:
+def _packers(run: Prepared, ground: Ground, base: str) -> list[Any]:
     packers = []
     for i, place in enumerate(ground.places):
-        settings = BenchSettings(
-            ready.folder.path, base, ready.experiment, place.device, place.threads
-        )
-        build = lambda settings=settings: Workbench(settings)  # noqa: E731
-        packers.append(start_packer(i, build, ready.folder.path, place.options))
+        settings = BenchSettings(run.folder.path, base, run.experiment, place.device, place.threads)
+        build = partial(Workbench, settings)
+        packers.append(start_packer(i, build, run.folder.path, place.options))
     return packers
 
 
@@ -214,38 +130,11 @@ def _raised(reference: Any) -> Any:
         raise error.cause from error
 
 
-def _settle(ready: _Ready, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes down what the run resolved to, at its first start.
-
-    Raises:
-        ValueError: going on, the base is another one than it was.
-    """
-    folder = ready.folder
-    if not folder.settings.is_file():
-        resolved = {
-            "data_digest": ready.histories.digest,
-            "base_fingerprint": description["fingerprint"],
-        }
-        return folder.store(ready.experiment, resolved)
-    stored = folder.stored()
-    if stored["base_fingerprint"] != description["fingerprint"]:
-        raise ValueError(
-            f"{folder.path}: made on another base than {ready.experiment.base} is now: the "
-            f"fingerprint was {stored['base_fingerprint'][:12]}, it is "
-            f"{description['fingerprint'][:12]}"
-        )
-    return stored
-
-
 def _plan(
-    ready: _Ready,
-    description: Mapping[str, Any],
-    ground: Ground,
-    storage: str,
-    progress: Progress,
+    run: Prepared, description: Mapping[str, Any], ground: Ground, progress: Progress
 ) -> ShardPlan:
     """One shard with every user; the schedule cuts it."""
-    e = ready.experiment
+    e = run.experiment
     space, left_out = SearchSpace.for_base(
         description["layer_count"],
         description["smallest_dimension"],
@@ -257,27 +146,61 @@ def _plan(
     if left_out:
         listed = ", ".join(map(str, left_out))
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
-    plan = SearchPlan(
-        storage, space, description["per_rank"], e.sampler, e.initial_points, e.trials
+    per_rank = description["per_rank"]
+    plan = SearchPlan(run.storage, space, per_rank, e.sampler, e.initial_points, e.trials)
+    seeds = {user.digest: user.seed for user in run.choice.searched}
+    return ShardPlan("all", seeds, plan, run.folder.path, len(ground.places), ground.slots)
+
+
+def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run resolves to, written down at its first start.
+
+    Raises:
+        ValueError: going on, the base is another one than it was.
+    """
+    now = description["fingerprint"]
+    if not run.folder.settings.is_file():
+        resolved = {
+            "data_digest": run.histories.digest,
+            "base_fingerprint": now,
+            "storage": run.storage,
+            "examples": run.examples,
+        }
+        return run.folder.store(run.experiment, resolved)
+    stored = run.folder.stored()
+    if stored["base_fingerprint"] != now:
+        raise ValueError(
+            f"{run.folder.path}: made on another base than {run.experiment.base} is now: the "
+            f"fingerprint was {stored['base_fingerprint'][:12]}, it is {now[:12]}"
+        )
+    return stored
+
+
+def _searched(
+    run: Prepared, plan: ShardPlan, packer: Any, progress: Progress, seconds: dict[str, float]
+) -> tuple[results.LeftOut, ...]:
+    """Searches every user and publishes everybody; returns those who have no winner."""
+    askers = start_askers(_asker_count(), plan.search.sampler, plan.search.initial)
+    schedule = Schedule(plan, askers, progress)
+    with _timed(seconds, "search and winners"), progress.shown():
+        schedule.run()
+    pairs = run.histories.pair_counts
+    unscored = (
+        results.LeftOut(user.user_id, pairs[user.user_id], schedule.unscored[user.digest])
+        for user in run.choice.searched
+        if user.digest in schedule.unscored
     )
-    seeds = {user.digest: user.seed for user in ready.choice.searched}
-    return ShardPlan("all", seeds, plan, ready.folder.path, len(ground.places), ground.slots)
+    left_out = (*run.choice.left_out, *unscored)
+    _raised(packer.call.remote("publish_left_out", {u.user_id: u.reason for u in left_out}))
+    return left_out
 
 
 def _asker_count() -> int:
     return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
 
 
-def _unscored(choice: Choice, reasons: Mapping[str, str]) -> list[results.LeftOut]:
-    return [
-        results.LeftOut(user.user_id, 0, reasons[user.digest])
-        for user in choice.searched
-        if user.digest in reasons
-    ]
-
-
-def _users(ready: _Ready) -> tuple[results.UserResult, ...]:
-    files = [ready.folder.winners / f"{user.digest}.json" for user in ready.choice.searched]
+def _users(run: Prepared) -> tuple[results.UserResult, ...]:
+    files = [run.folder.winners / f"{user.digest}.json" for user in run.choice.searched]
     return tuple(
         results.UserResult.from_json(json.loads(file.read_text(encoding="utf-8")))
         for file in files
@@ -285,15 +208,24 @@ def _users(ready: _Ready) -> tuple[results.UserResult, ...]:
     )
 
 
-def _gain(ready: _Ready, packer: Any, progress: Progress) -> results.Gain | None:
-    """Own memories against strangers', where there are strangers."""
-    digests = [user.digest for user in _users(ready)]
-    if len(digests) < STRANGERS_NEED:
+def _gain(run: Prepared, packer: Any, progress: Progress) -> results.Gain | None:
+    """Own memories against strangers'; None where there is no stranger."""
+    digests = [user.digest for user in _users(run)]
+    if len(digests) < 2:
         return None
     progress.note("measuring every memory against strangers'")
-    seed = seed_of(ready.experiment.seed, "strangers")
+    seed = seed_of(run.experiment.seed, "strangers")
     matrix = _raised(packer.call.remote("gain", digests, seed))
     return results.Gain(matrix.users, matrix.loss, matrix.recall)
+
+
+@contextmanager
+def _breaking_off() -> Iterator[None]:
+    """From here on there is something to go on with, whatever goes wrong."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise RuntimeError("the search broke off; what it did is kept, --resume goes on") from error
 
 
 @contextmanager
@@ -301,7 +233,3 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     began = time.monotonic()
     yield
     seconds[name] = time.monotonic() - began
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

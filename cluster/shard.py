@@ -46,8 +46,7 @@ def shards_of(digests: Sequence[str], trials: int, slots: int) -> list[list[str]
     return [list(digests[i::count]) for i in range(count)]
 
 
-@ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")
-def run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def _run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Runs a shard to its end; yields its events, the last one with `done`."""
     lock = RunFolder(plan.run).write_lock()
     events: SimpleQueue[dict[str, Any]] = SimpleQueue()
@@ -57,6 +56,9 @@ def run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]
         yield event
     lock.close()
     yield event
+
+
+run_shard: Any = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")(_run_shard)
 
 
 def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:

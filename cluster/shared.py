@@ -16,6 +16,8 @@ import ray
 
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
+from cluster.progress import Progress
+from cluster.streams import Streams
 from cluster.users import Choice
 from models.history import Histories, split
 from models.population import AUTO_USERS, PopulationSettings
@@ -54,8 +56,7 @@ def sharing(experiment: Experiment, histories: Histories, choice: Choice) -> Sha
     return Sharing(True, f"population: from {experiment.population}", experiment.population)
 
 
-@ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")
-def learn_population(
+def _learn_population(
     run: Path, experiment: Experiment, choice: Choice, source: str | None, threads: int
 ) -> Iterator[Event]:
     """Learns and merges it into RUN/base; yields its progress, last its report or its `error`."""
@@ -78,6 +79,11 @@ def learn_population(
     while not (event := events.get())["done"]:
         yield event
     yield event
+
+
+learn_population: Any = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")(
+    _learn_population
+)
 
 
 def _prepare(
@@ -105,3 +111,19 @@ def _prepare(
             lambda done, steps: events.put({"step": done, "steps": steps, "done": False}),
         )
     return report
+
+
+def follow(task: Any, progress: Progress) -> None:
+    """Waits for a population to be learned, and shows how far it is.
+
+    Raises:
+        ValueError: it can't be learned.
+    """
+    streams = Streams()
+    streams.add("population", task)
+    while len(streams):
+        for _, event in streams.wait(1.0):
+            if event.get("error") or event.get("broken"):
+                raise ValueError(f"--population: {event.get('error') or event['broken']}")
+            if not event["done"] and event["step"] % max(1, event["steps"] // 10) == 0:
+                progress.note(f"population: step {event['step']} of {event['steps']}")

@@ -9,11 +9,9 @@ It raises what goes wrong; which task that ends, and that the others go on, is `
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +19,18 @@ import torch
 
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
-from cluster.results import Example, Measured, UserResult, write_private
+from cluster.subjects import Subject, Subjects
 from cluster.trial import Event
+from cluster.winners import publish, without_memory
 from models.base import Base
 from models.catalog import personalizer
 from models.gain import GainMatrix, gain_matrix
-from models.history import Histories, Interaction, Split, split, user_digest, user_texts
 from models.persona import Persona
 from models.personalizer import Budget, Finished, Task, UserState, attach
-from models.published import WINNER_IS_BASE, BaseIdentity
+from models.published import BaseIdentity
 from models.registry import Registry
-from models.scoring import Scores, answer_limit, evaluation_items, score
+from models.scoring import Scores, score
 from search.space import MemoryConfig
-
-EXAMPLES = 5
-_USERS_KEPT = 256
 
 Events = list[tuple[str, Event]]
 
@@ -52,24 +47,12 @@ class BenchSettings:
 
 
 @dataclass(frozen=True)
-class _User:
-    """A user's parts, and what is scored of them."""
-
-    user_id: str
-    digest: str
-    parts: Split
-    items: tuple[Interaction, ...]
-    answer_tokens: int
-    profile: str | None
-
-
-@dataclass(frozen=True)
 class _Job:
-    """A task at work."""
+    """A task at work; `reason` says why a winner is the base."""
 
-    user: _User
+    user: Subject
     is_winner: bool
-    reason: str | None  # why a winner is the base
+    reason: str | None
     started: float
 
 
@@ -86,10 +69,7 @@ class Workbench:
         self._method = personalizer("milp")
         self._fitting = self._method.start(self._base)
         self._attach = attach(self._method, self._base)
-        self._histories = Histories.open(self._folder.data)
-        key = self._folder.key()
-        self._user_ids = {user_digest(key, user): user for user in self._histories.user_ids}
-        self._user = lru_cache(_USERS_KEPT)(self._read_user)
+        self._subjects = Subjects(self._folder, self._base, settings.experiment.items)
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, Finished] = {}
 
@@ -179,12 +159,12 @@ class Workbench:
         """Publishes users who were not searched as answered by the base, each with its reason."""
         registry, identity = Registry(self._folder.registry), BaseIdentity.of(self._base)
         for user_id, reason in reasons.items():
-            registry.publish(UserState("milp", user_id, {}, {}), identity, {}, reason)
+            registry.publish(without_memory(user_id), identity, {}, reason)
 
     def gain(self, digests: Sequence[str], seed: int) -> GainMatrix:
         """Every user's own memory against strangers', on validation items; users are digests."""
         registry = Registry(self._folder.registry)
-        users = {digest: self._user(digest) for digest in digests}
+        users = {digest: self._subjects.of(digest) for digest in digests}
         return gain_matrix(
             self._base,
             self._attach,
@@ -193,18 +173,6 @@ class Workbench:
             seed,
             answer_limits={digest: user.answer_tokens for digest, user in users.items()},
             prompt=self._method.prompt,
-        )
-
-    def _read_user(self, digest: str) -> _User:
-        history = self._histories.load(self._user_ids[digest])
-        parts = split(history)
-        return _User(
-            history.user_id,
-            digest,
-            parts,
-            evaluation_items(parts.validation, self._experiment.items),
-            answer_limit(self._base, parts.train),
-            history.profile,
         )
 
     def _add(
@@ -218,21 +186,12 @@ class Workbench:
         is_winner: bool,
         reason: str | None,
     ) -> None:
-        user = self._user(digest)
+        user = self._subjects.of(digest)
         job = _Job(user, is_winner, reason, time.monotonic())
+        said = self._experiment.user_said
         if configuration.layers:
-            self._fitting.add(
-                Task(
-                    name,
-                    user.user_id,
-                    user.parts.train,
-                    user.parts.validation,
-                    configuration,
-                    seed,
-                    self._experiment.user_said,
-                    budget,
-                )
-            )
+            parts = (user.train, user.validation)
+            self._fitting.add(Task(name, user.user_id, *parts, configuration, seed, said, budget))
         else:
             self._ended[name] = Finished(name, None)
         self._jobs[name] = job
@@ -272,65 +231,9 @@ class Workbench:
     def _published(self, name: str) -> Event:
         """Publishes a winner, or the base where full training did not beat it after all."""
         job, state = self._jobs[name], self._ended[name].state
-        user = job.user
-        words = user_texts(user.parts.train, self._experiment.user_said)
-        persona = Persona.of(words, user.profile)
-        scores = self._scores([name, name], [None, state], [persona, persona])
-        base, won = scores
-        if state is None or won.loss_nats >= base.loss_nats:
-            state, won = None, base
-        result = _result(user, state, base, won, job.reason)
-        Registry(self._folder.registry).publish(
-            state or UserState(self._method.name, user.user_id, {}, {}),
-            BaseIdentity.of(self._base),
-            {
-                "loss_nats": won.loss_nats,
-                "rouge_l": won.rouge_l,
-                "base_loss_nats": base.loss_nats,
-                "base_rouge_l": base.rouge_l,
-            },
-            result.reason,
-        )
-        self._folder.winners.mkdir(mode=0o700, exist_ok=True)
-        file = self._folder.winners / f"{user.digest}.json"
-        write_private(file, json.dumps(result.to_json(), allow_nan=False))
-        shown = {"loss_nats": won.loss_nats, "rouge_l": won.rouge_l, "kind": result.kind}
-        return {**shown, "done": True}
-
-
-def _result(
-    user: _User, state: UserState | None, base: Scores, won: Scores, reason: str | None
-) -> UserResult:
-    """What the report says of a user."""
-    configuration = MemoryConfig((), 0, 0.0)
-    if state is not None:
-        configuration = MemoryConfig.from_json(state.configuration)
-    return UserResult(
-        user_id=user.user_id,
-        digest=user.digest,
-        by_session=user.parts.by_session,
-        pairs=sum(i.query is not None for part in _parts(user.parts) for i in part),
-        kind="base" if state is None else "milp",
-        reason=(reason or WINNER_IS_BASE) if state is None else None,
-        configuration=configuration,
-        parameters=0 if state is None else sum(t.numel() for t in state.tensors.values()),
-        anchor=Measured.of(base),
-        winner=Measured.of(won),
-        examples=_examples(user.items, base.answers, won.answers),
-    )
-
-
-def _parts(parts: Split) -> tuple[tuple[Interaction, ...], ...]:
-    return parts.train, parts.validation, parts.test
-
-
-def _examples(
-    items: Sequence[Interaction], base: Sequence[str], won: Sequence[str]
-) -> tuple[Example, ...]:
-    """Evenly spaced items with their true answer and both models'."""
-    rows = [
-        Example(item.query or "", item.response, of_base, of_winner)
-        for item, of_base, of_winner in zip(items, base, won, strict=True)
-    ]
-    step = max(1, len(rows) // EXAMPLES)
-    return tuple(rows[::step][:EXAMPLES])
+        persona = job.user.persona(self._experiment.user_said)
+        base, won = self._scores([name, name], [None, state], [persona, persona])
+        identity = BaseIdentity.of(self._base)
+        result = publish(self._folder, identity, job.user, state, base, won, job.reason)
+        won_nats, rouge_l = result.winner.loss_nats, result.winner.rouge_l
+        return {"loss_nats": won_nats, "rouge_l": rouge_l, "kind": result.kind, "done": True}

@@ -1,0 +1,92 @@
+"""A user is removed from a run: from all that names, quotes or was learned from that user alone.
+
+The order is that of what can be seen from outside: the registry first, so that a server stops
+answering as that user. Killed in between, it is called again and does the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster import report, results
+from cluster.folder import RunFolder
+from cluster.users import FILE_NAME, Choice
+from models.history import Histories, user_digest
+from models.registry import Registry
+from search.storage import open_storage
+from search.study import Study, study_names
+
+
+def forget(run: Path, user_id: str) -> list[str]:
+    """Removes a user from registry, studies, results, report and data; says what was there.
+
+    Raises:
+        FileNotFoundError: no run here.
+        ValueError: the run never held this user, or it is being worked on.
+    """
+    folder = RunFolder(run)
+    folder.check()
+    with folder.lock():
+        digest = user_digest(folder.key(), user_id)
+        said = [
+            _states(folder, user_id),
+            _study(folder, digest),
+            _results(folder, user_id),
+            _lists(folder, user_id, digest),
+            _data(folder, user_id),
+        ]
+    if not any(said):
+        raise ValueError(f"expected a user of {run}, got {user_id[:80]!r}, whom it does not hold")
+    if folder.base.is_dir():
+        said.append("kept: the population's base, which may have learned from this user among many")
+    return [line for line in said if line]
+
+
+def _states(folder: RunFolder, user_id: str) -> str:
+    count = Registry(folder.registry).forget(user_id) if folder.registry.is_dir() else 0
+    return f"removed from the registry: {count} states" if count else ""
+
+
+def _study(folder: RunFolder, digest: str) -> str:
+    storage = open_storage(folder.storage())
+    if digest not in study_names(storage):
+        return ""
+    Study(storage, digest).delete()
+    return "removed from the studies"
+
+
+def _results(folder: RunFolder, user_id: str) -> str:
+    for name in ("compare.json", "compare.md"):
+        (folder.path / name).unlink(missing_ok=True)
+    if not (folder.path / results.FILE_NAME).is_file():
+        return ""
+    found = results.load(folder.path)
+    kept = found.without(user_id)
+    if kept == found:
+        return ""
+    results.save(kept, folder.path)
+    report.write(folder.path, bool(found.experiment.get("examples", True)))
+    return "removed from results and report"
+
+
+def _lists(folder: RunFolder, user_id: str, digest: str) -> str:
+    (folder.winners / f"{digest}.json").unlink(missing_ok=True)
+    if not (folder.path / FILE_NAME).is_file():
+        return ""
+    choice = Choice.load(folder.path)
+    kept = choice.without(user_id)
+    if kept == choice:
+        return ""
+    kept.save(folder.path)
+    return "removed from the list of users"
+
+
+def _data(folder: RunFolder, user_id: str) -> str:
+    removed = 0
+    for place in (folder.data, folder.population / "data"):
+        if place.is_dir():
+            histories = Histories.open(place)
+            if user_id in histories.pair_counts:
+                histories.forget(user_id)
+                removed += 1
+    return "removed from the data" if removed else ""
