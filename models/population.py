@@ -12,14 +12,18 @@ of real logs share their conversations.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
+from models import peft_format, storage
 from models.bank import Memory
 from models.base import Base
-from models.history import History, Interaction, Split
+from models.history import Histories, History, Interaction, Split
 from models.loss import row_losses
 from models.milp import pair_rows
 from models.nothing import Nothing
@@ -168,3 +172,56 @@ def merge(base: Base, memory: Memory) -> None:
         product_OI = b_OR @ a_RI
         update = product_OI.T if base.fan_in_fan_out else product_OI
         weight += update.to(weight.dtype)  # type: ignore[operator, arg-type]
+
+
+def prepare(
+    source: str,
+    histories: Histories,
+    searched: Mapping[str, Split],
+    folder: Path,
+    settings: PopulationSettings,
+    progress: Callable[[int, int], None],
+) -> Mapping[str, object]:
+    """Learn a run's population and write its base; returns the population's report.
+
+    Written are `folder/population` (the adapter in PEFT's format), `folder/base` (the merged base)
+    and, when all of it stands, `folder/population/report.json`.
+
+    Args:
+        source: path or hub name of the original base.
+        histories: the population's; users of `searched` among them are left out.
+        searched: the searched users' splits: the sessions of their later parts are closed.
+        folder: the run's.
+        settings: how to train.
+        progress: told (steps done, steps in all).
+
+    Raises:
+        ValueError: too few interactions in open sessions.
+    """
+    others = (histories.load(user) for user in histories.user_ids if user not in searched)
+    interactions = sample(others, closed_sessions(searched.values()), settings)
+    base = Base.load(source)
+    population = learn(base, interactions, settings, progress)
+    kept = folder / "population"
+    storage.make_private(kept)
+    adapter = peft_format.encode(population.memory.tensors(), source, base.fan_in_fan_out)
+    for name, content in adapter.items():
+        storage.write_file(kept / name, content)
+    _write_merged(source, population.memory, folder / "base")
+    report = population.report()
+    storage.write_file(kept / "report.json", storage.to_json(report))
+    return report
+
+
+def _write_merged(source: str, memory: Memory, folder: Path) -> None:
+    """The original base with the memory merged in, in the precision it is stored in."""
+    base = Base.load(source, device="cpu", dtype="float32")
+    stored = AutoConfig.from_pretrained(source).dtype or torch.float32
+    merge(base, Memory(memory.rank, {n: (a.cpu(), b.cpu()) for n, (a, b) in memory.pairs.items()}))
+    aside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    storage.make_private(aside)
+    base.model.to(stored).save_pretrained(aside)
+    base.tokenizer.save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)

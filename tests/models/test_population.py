@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from torch.testing import assert_close
 
 from models.bank import Bank
-from models.history import History, split
-from models.population import PopulationSettings, closed_sessions, learn, merge, sample
+from models.base import Base
+from models.history import Histories, History, split
+from models.population import PopulationSettings, closed_sessions, learn, merge, prepare, sample
 from tests.models.test_bank import random_memory
-from tests.tiny import ALL_FAMILIES, tiny_base, tiny_interactions
+from tests.tiny import ALL_FAMILIES, save_tiny_base, tiny_base, tiny_interactions, tiny_model
 
 SETTINGS = PopulationSettings(rank=4, interactions=60, held_out=10, epochs=2)
 
@@ -74,3 +78,27 @@ def test_a_merged_base_computes_what_base_and_memory_computed(family: str) -> No
         merged = base.hidden(tokens)
     assert_close(merged, expected, rtol=0, atol=1e-9)
     assert (merged - plain).abs().max() > 1e-3
+
+
+def test_prepare_writes_a_base_of_its_own_and_the_adapter_that_made_it(tmp_path: Path) -> None:
+    source = save_tiny_base(tmp_path / "original")
+    users = histories()
+    lines = [
+        json.dumps({k: getattr(i, k) for k in ("user_id", "time", "query", "response", "session")})
+        for history in users
+        for i in history.interactions
+    ]
+    (tmp_path / "interactions.jsonl").write_text("\n".join(lines))
+    read = Histories.read(tmp_path / "interactions.jsonl", tmp_path / "data")
+    searched = {"u0": split(users[0])}
+    report = prepare(str(source), read, searched, tmp_path, SETTINGS, lambda *steps: None)
+    assert report["users"] == 5
+    assert json.loads((tmp_path / "population" / "report.json").read_text()) == report
+    original, merged = (Base.load(f, "cpu", "float32") for f in (source, tmp_path / "base"))
+    assert merged.fingerprint != original.fingerprint
+    tokens = torch.arange(5, 25).reshape(2, 10)
+    adapted = PeftModel.from_pretrained(original.model, tmp_path / "population").eval()
+    with torch.no_grad():
+        expected = adapted(tokens).logits
+        assert_close(merged.logits(merged.hidden(tokens)), expected, rtol=0, atol=1e-4)
+        assert (expected - tiny_model().eval()(tokens).logits).abs().max() > 1e-2
