@@ -73,7 +73,7 @@ def hypervolume(values: Sequence[float]) -> Figure:
         hovertemplate="after trial %{x}: %{y}<extra></extra>",
     )
     figure = go.Figure(line)
-    figure.update_xaxes(title="trial, in the order told (0 is the base)")
+    figure.update_xaxes(title="trial, in the order asked (0 is the base)")
     figure.update_yaxes(title="hypervolume, nats x ROUGE-L x100", rangemode="tozero")
     return _finish(figure, height=430)
 

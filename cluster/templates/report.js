@@ -35,7 +35,7 @@ function themed(layout) {
 function draw(place) {
   const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
   const settings = { responsive: true, displaylogo: false, displayModeBar: "hover" };
-  settings.modeBarButtonsToRemove = ["lasso2d", "select2d", "sendDataToCloud", "autoScale2d"];
+  settings.modeBarButtons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
   Plotly.react(place, coloured(figure.data), themed(figure.layout), settings);
   place.dataset.drawn = "yes";
 }
