@@ -35,6 +35,7 @@ function themed(layout) {
 function draw(place) {
   const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
   const settings = { responsive: true, displaylogo: false, displayModeBar: "hover" };
+  // NOTE: among plotly's own buttons is one that sends the figure away to share it.
   settings.modeBarButtons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
   Plotly.react(place, coloured(figure.data), themed(figure.layout), settings);
   place.dataset.drawn = "yes";
