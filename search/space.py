@@ -180,9 +180,7 @@ class SearchSpace:
         by_count, count_at, rank_at, rate_at = (float(x) for x in point[:_HEAD])
         rank, rate = _pick(self.ranks, rank_at), _pick(self.learning_rates, rate_at)
         places = point[_HEAD:]
-        if not self.search_number:
-            return self.canonical(list(places < 0.5), self.max_count, rank, rate)
-        if self.search_layers and by_count >= 0.5:
+        if not self.search_number or (self.search_layers and by_count >= 0.5):
             return self.canonical(list(places < 0.5), self.max_count, rank, rate)
         count = _pick(range(1, self.max_count + 1), count_at)
         chosen = set(np.argsort(places, kind="stable")[:count].tolist())
@@ -221,9 +219,8 @@ class SearchSpace:
         """
         if config not in self:
             raise ValueError(f"expected a configuration of the space, got {config.key}")
-        columns: list[float] = []
-        if self.search_layers:
-            columns += [float(layer in config.layers) for layer in range(self.layer_count)]
+        bits = [float(layer in config.layers) for layer in range(self.layer_count)]
+        columns = bits if self.search_layers else []
         if self.search_number:
             columns.append(len(config.layers) / self.max_count)
         if self.search_size:

@@ -1,0 +1,110 @@
+"""The surrogate samplers: better than chance where there is something to learn, and never stuck."""
+
+import numpy as np
+import pytest
+
+from search import surrogate
+from search.bayesian import AFTER_FAILURE, SurrogateSampler
+from search.pareto import hypervolume, reference_point
+from search.samplers import Observation, Sampler, make_sampler
+from search.space import BASE_CONFIG
+from tests.search.planted import BASE, OBJECTIVES, SPACE, observed, planted
+
+TRIALS, INITIAL, BATCH = 16, 8, 2
+
+
+def reached(sampler: Sampler, seed: int) -> float:
+    """The hypervolume after a search, as a share of the whole space's."""
+    done: list[Observation] = []
+    while len(done) < TRIALS:
+        found = sampler.suggest(SPACE, OBJECTIVES, done, [], BATCH, seed, BASE)
+        done += observed([proposal.config for proposal in found])
+    every = [planted(config) for config in SPACE.enumerate()]
+    rows = [observation.values or () for observation in done]
+    return hypervolume(OBJECTIVES, rows, BASE) / hypervolume(OBJECTIVES, every, BASE)
+
+
+@pytest.mark.parametrize("name", ["gp", "map-saas"])
+def test_it_beats_chance_at_equal_budget(name: str) -> None:
+    """Three searches, against sixty random ones."""
+    found = [reached(make_sampler(name, INITIAL), seed) for seed in range(3)]
+    chance = [reached(make_sampler("random", INITIAL), seed) for seed in range(60)]
+    assert np.mean(found) > np.quantile(chance, 0.75)
+    assert min(found) > np.median(chance)
+
+
+class Failing:
+    """Fails so many times, then fits."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.seeds: list[int] = []
+
+    def __call__(self, name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
+        self.seeds.append(seed)
+        if len(self.seeds) <= self.times:
+            raise surrogate.FitError("made to fail")
+        return surrogate.fit(name, X, Y, seed)
+
+
+COMPLETED = observed(
+    [p.config for p in make_sampler("sobol", 0).suggest(SPACE, OBJECTIVES, [], [], 8, 0)]
+)
+
+
+def test_a_fit_that_fails_once_is_tried_again_under_another_seed() -> None:
+    fit = Failing(1)
+    found = SurrogateSampler("gp", 4, fit).suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0, BASE)
+    assert found[0].source == "gp"
+    assert len({*fit.seeds}) == 2
+
+
+def test_after_two_failures_the_proposal_is_a_sobol_point_and_says_so() -> None:
+    sampler = SurrogateSampler("gp", 4, Failing(100))
+    found = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 2, 0, BASE)
+    drawn = make_sampler("sobol", 0).suggest(SPACE, OBJECTIVES, COMPLETED, [], 2, 0)
+    assert [p.config for p in found] == [p.config for p in drawn]
+    assert [p.source for p in found] == [AFTER_FAILURE] * 2
+
+
+def test_several_proposals_cost_one_fit() -> None:
+    fit = Failing(0)
+    SurrogateSampler("gp", 4, fit).suggest(SPACE, OBJECTIVES, COMPLETED, [], 3, 0, BASE)
+    assert len(fit.seeds) == 1
+
+
+def test_the_anchor_and_failures_are_left_out_of_the_fit() -> None:
+    fit, seen = Failing(0), []
+
+    def spy(name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
+        seen.append((X, Y))
+        return fit(name, X, Y, seed)
+
+    others = [Observation(BASE_CONFIG, BASE), Observation(next(SPACE.enumerate()), None)]
+    completed = [others[0], *COMPLETED, others[1]]
+    SurrogateSampler("gp", 4, spy).suggest(SPACE, OBJECTIVES, completed, [], 1, 0, BASE)
+    ((X, Y),) = seen
+    np.testing.assert_array_equal(X, SPACE.features([o.config for o in COMPLETED], derived=True))
+    np.testing.assert_array_equal(Y, [(-o.values[0], o.values[1]) for o in COMPLETED if o.values])
+
+
+def test_the_reference_point_steers_the_search() -> None:
+    """A corner that only high ROUGE-L clears leads to smaller memories than one that all clear."""
+
+    def sizes(reference: tuple[float, float]) -> float:
+        sampler = make_sampler("gp", 4)
+        found = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 3, 0, reference)
+        return float(np.mean([len(p.config.layers) * p.config.rank for p in found]))
+
+    assert sizes((4.0, 0.18)) < sizes((3.6, -0.2))
+
+
+def test_without_a_reference_point_the_corner_is_worked_out_from_what_was_seen() -> None:
+    sampler, rows = make_sampler("gp", 4), [o.values or () for o in COMPLETED]
+    for base, completed in (
+        (None, COMPLETED),
+        (BASE, [Observation(BASE_CONFIG, BASE), *COMPLETED]),
+    ):
+        corner = reference_point(OBJECTIVES, rows, base)
+        worked_out = sampler.suggest(SPACE, OBJECTIVES, completed, [], 2, 0)
+        assert worked_out == sampler.suggest(SPACE, OBJECTIVES, completed, [], 2, 0, corner)

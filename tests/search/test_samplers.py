@@ -1,0 +1,178 @@
+"""The contract that every sampler keeps, and what the sequences are."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from search.pareto import LOSS
+from search.samplers import (
+    SAMPLERS,
+    Observation,
+    Proposal,
+    Sampler,
+    initial_count,
+    make_sampler,
+    sobol_points,
+    uniform_points,
+)
+from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
+from tests.search.planted import BASE, OBJECTIVES, SPACE, observed
+
+Points = Callable[[int, int], Iterator[np.ndarray]]
+
+INITIAL = 4
+SMALL = SearchSpace(2, ranks=(8, 16), learning_rates=(1e-3,))  # six configurations
+GENERATOR = np.random.default_rng(0)
+CONFIGS = list(dict.fromkeys(SPACE.sample(GENERATOR) for _ in range(12)))
+COMPLETED = observed(CONFIGS[:8])
+PENDING = CONFIGS[8:11]
+
+
+@pytest.fixture(params=SAMPLERS)
+def sampler(request: pytest.FixtureRequest) -> Sampler:
+    return make_sampler(request.param, INITIAL)
+
+
+def suggest(
+    sampler: Sampler,
+    completed: Sequence[Observation] = COMPLETED,
+    pending: Sequence[MemoryConfig] = PENDING,
+    count: int = 2,
+    space: SearchSpace = SPACE,
+    seed: int = 5,
+) -> list[MemoryConfig]:
+    proposals = sampler.suggest(space, OBJECTIVES, completed, pending, count, seed, BASE)
+    assert all(isinstance(proposal, Proposal) for proposal in proposals)
+    return [proposal.config for proposal in proposals]
+
+
+def test_the_same_arguments_give_the_same_answer(sampler: Sampler) -> None:
+    first = suggest(sampler)
+    suggest(sampler, completed=COMPLETED[:6], seed=9)  # nothing of this call is remembered
+    np.random.seed(3)
+    assert suggest(sampler) == first
+    assert suggest(make_sampler(sampler.name, INITIAL)) == first
+
+
+def test_another_seed_gives_another_design(sampler: Sampler) -> None:
+    designs = [suggest(sampler, [], [], count=INITIAL, seed=seed) for seed in range(3)]
+    assert len({tuple(design) for design in designs}) == 3
+
+
+def test_asking_at_once_equals_asking_one_by_one(sampler: Sampler) -> None:
+    """Across the end of the initial design too: it lasts for four more configurations."""
+    late = make_sampler(sampler.name, initial=len(COMPLETED) + 2)
+    at_once = suggest(late, pending=[], count=4)
+    one_by_one: list[MemoryConfig] = []
+    for _ in range(4):
+        one_by_one += suggest(late, pending=one_by_one, count=1)
+    assert at_once == one_by_one
+
+
+def test_nothing_is_proposed_twice(sampler: Sampler) -> None:
+    """Not what came back, failed or is pending, nor two alike in one answer, nor the base."""
+    failed = [Observation(config, None) for config in suggest(sampler)]
+    completed = [Observation(BASE_CONFIG, BASE), *COMPLETED, *failed]
+    taken = {observation.config for observation in completed} | {*PENDING}
+    found = suggest(sampler, completed, count=3)
+    assert len({*found}) == 3
+    assert not taken & {*found}
+    assert all(config in SPACE for config in found)
+
+
+@pytest.mark.parametrize("values", [(math.nan, 0.1), (3.0, math.inf)])
+def test_a_failed_trial_teaches_nothing_but_to_keep_away(
+    sampler: Sampler, values: tuple[float, float]
+) -> None:
+    """Whatever came back with it: the next proposal is the same, and another."""
+    failed = suggest(sampler, pending=[], count=1)[0]
+    plain = suggest(sampler, [*COMPLETED, Observation(failed, None)], [], count=1)
+    found = suggest(sampler, [*COMPLETED, Observation(failed, values)], [], count=1)
+    assert found == plain != [failed]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [lambda _: (3.0, 0.0), lambda i: (3.0 + i / 10, 0.0), lambda i: (1e6 * (i == 0) + 3, 0.1)],
+    ids=["both constant", "one constant", "one diverged"],
+)
+def test_odd_objectives_are_survived(
+    sampler: Sampler, values: Callable[[int], tuple[float, float]]
+) -> None:
+    completed = [Observation(o.config, values(i)) for i, o in enumerate(COMPLETED)]
+    assert len(suggest(sampler, completed, count=1)) == 1
+
+
+def test_every_trial_worse_than_the_base_is_survived(sampler: Sampler) -> None:
+    completed = [Observation(o.config, (5.0 + i, 0.01)) for i, o in enumerate(COMPLETED)]
+    assert len(suggest(sampler, completed, count=1)) == 1
+
+
+def test_the_answer_is_shorter_when_the_space_runs_out(sampler: Sampler) -> None:
+    every = list(SMALL.enumerate())
+    found = suggest(sampler, observed(every[:4]), pending=[], count=5, space=SMALL)
+    assert {*found} == {*every[4:]}
+    assert len(found) == 2
+    assert suggest(sampler, observed(every), pending=[], space=SMALL) == []
+    assert suggest(sampler, observed(every[:3]), pending=every[3:], space=SMALL) == []
+    assert suggest(sampler, count=0) == []
+
+
+def test_a_whole_small_space_is_walked_once(sampler: Sampler) -> None:
+    done: list[Observation] = []
+    while found := suggest(sampler, done, [], count=1, space=SMALL):
+        done += observed(found)
+    assert sorted(o.config for o in done) == sorted(SMALL.enumerate())
+
+
+@pytest.mark.parametrize("layers", [True, False])
+@pytest.mark.parametrize("number", [True, False])
+def test_ablated_spaces_are_searched(sampler: Sampler, layers: bool, number: bool) -> None:
+    space = SearchSpace(6, (8, 16), (1e-4, 1e-3), 4, search_layers=layers, search_number=number)
+    every = list(space.enumerate())[:3]
+    found = suggest(sampler, observed(every), [], count=1, space=space)
+    assert found[0] in space
+    assert found[0] not in every
+
+
+def test_the_source_says_who_proposed(sampler: Sampler) -> None:
+    early = sampler.suggest(SPACE, OBJECTIVES, [], [], 1, 0)
+    later = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0)
+    assert early[0].source == ("random" if sampler.name == "random" else "sobol")
+    assert later[0].source == sampler.name
+
+
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="map-saas, gp, sobol, random, got 'tpe'"):
+        make_sampler("tpe", 4)
+
+
+@pytest.mark.parametrize("name", ["gp", "map-saas"])
+def test_one_objective_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match="two objectives or more"):
+        make_sampler(name, 4).suggest(SPACE, (LOSS,), [], [], 1, 0)
+
+
+def test_the_initial_design_is_twelve_or_half() -> None:
+    assert [initial_count(trials) for trials in (1, 8, 24, 200)] == [0, 4, 12, 12]
+
+
+@pytest.mark.parametrize("points", [sobol_points, uniform_points])
+def test_points_lie_in_the_cube(points: Points) -> None:
+    drawn = np.array([*itertools.islice(points(12, 0), 256)])
+    assert drawn.shape == (256, 12)
+    assert ((drawn >= 0) & (drawn < 1)).all()
+
+
+def test_sobol_points_are_spread_more_evenly_than_uniform_ones() -> None:
+    def unevenness(points: Points, seed: int) -> float:
+        drawn = np.array([*itertools.islice(points(12, seed), 64)])
+        counts = [np.histogram(column, 16, (0, 1))[0] for column in drawn.T]
+        return float(np.var(counts))
+
+    for seed in range(5):
+        assert unevenness(sobol_points, seed) == 0  # four of 64 in each sixteenth
+        assert unevenness(uniform_points, seed) > 1
