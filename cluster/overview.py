@@ -82,7 +82,7 @@ def cards(results: Results, rows: Sequence[Row]) -> list[Card]:
             "mean ROUGE-L x100: base → winner",
         ),
         *_recall_card([(row.user.anchor, row.user.winner) for row in rows]),
-        *_trials_card(rows, sum(results.seconds.values())),
+        *_trials_card(rows, results.seconds.get("total")),
     ]
 
 
@@ -94,13 +94,13 @@ def _recall_card(measured: Sequence[tuple[Measured, Measured]]) -> list[Card]:
     return [Card(value, f"facts recalled: base → winner; chance {wording.percent(every.chance)} %")]
 
 
-def _trials_card(rows: Sequence[Row], seconds: float) -> list[Card]:
+def _trials_card(rows: Sequence[Row], seconds: float | None) -> list[Card]:
     kept = [row.course for row in rows if row.course]
     if not kept:
         return []
     trials = sum(bool(trial.configuration.layers) for course in kept for trial in course.trials)
     of = f", of the {len(kept)} users drawn" if len(kept) < len(rows) else ""
-    spent = f"; {wording.duration(seconds)}" if seconds else ""
+    spent = "" if seconds is None else f"; {wording.duration(seconds)}"
     says = f"trials completed, {sum(course.failed for course in kept)} failed{of}{spent}"
     return [Card(wording.count(trials), says)]
 

@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
-from cluster import report, results
+from cluster import gains, report, results
 from cluster.asker import start_askers
 from cluster.connection import Ground, Place, connected
 from cluster.experiment import Experiment, seed_of
@@ -94,6 +94,8 @@ def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
     base_result = results.BaseResult(**{n: description[n] for n in names}, original=original)
     found = results.Results(content, base_result, population, _users(run), left_out, gain, seconds)
     results.save(found, run.folder.path)
+    if (shown := gains.table(found)) is not None:
+        progress.console.print(shown)
 
 
 def _base(run: Prepared, place: Place, progress: Progress) -> tuple[str, Mapping[str, Any] | None]:

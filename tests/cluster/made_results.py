@@ -71,5 +71,5 @@ def results(count: int = 3) -> Results:
         users=tuple(user(place) for place in range(count)),
         left_out=(LeftOut("<i>quiet</i>", 3, "expected at least 30 pairs, got 3"),),
         gain=gain if count == 3 else None,
-        seconds={"population": 100.0, "search and winners": 200.0},
+        seconds={"population": 100.0, "total": 720.0},
     )

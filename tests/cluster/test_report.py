@@ -136,7 +136,7 @@ def test_users_without_a_study_are_left_out(run: Path) -> None:
 
 
 def test_every_user_stands_in_the_page_with_base_and_winner(page: Page) -> None:
-    for shown in ("ann", HOSTILE, "a/../b", "3.000", "2.500", "-0.500", "+10.0"):
+    for shown in ("ann", HOSTILE, "a/../b", "3.000", "2.500", "-0.500", "+10.0", "; 12 min"):
         assert shown in page.words
     assert "not split by session" in page.words
     assert "no configuration was better than the base" in page.words
