@@ -1,6 +1,6 @@
 """The main job from nothing, in minutes: invented users, a base, a search, and answers over HTTP.
 
-Every step is a `milpa` command, shown as one would type it and run as a process of its own; the
+Every step is a `milpa` command, shown as one would type it and run as a process of its own, so this
 script sees no other package.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from examples import generate, interview
+from examples import interview
 
 _MARK = ".made-by-the-demo"
 _READY_SECONDS = 180
@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(out: Path, users: int, population: int, seed: int) -> None:
     _title(1, f"Invent {users} users with facts, and {population} other people")
-    generate.write(out / "data", users=users, seed=seed, population=population)
+    size = ("--users", str(users), "--population", str(population), "--seed", str(seed))
+    _milpa("examples", "--out", str(out / "data"), *size)
     data = out / "data" / "users"
     _introduce(interview.histories(data))
 

@@ -129,7 +129,14 @@ def test_a_jobs_output_and_exit_code_come_back_and_only_source_goes_up(address: 
 
 def test_arguments_reach_the_command_unchanged(address: str) -> None:
     words = ["no such command", "$HOME; exit 0", "it's"]
-    done = _run(f"submit({address!r}, {words!r})", **AUTHENTICATED)
+    done = subprocess.run(
+        [sys.executable, "-m", "milpa", "submit", "--address", address, "--", *words],
+        cwd=ROOT,
+        env=_environment(**AUTHENTICATED),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2, done.stdout  # the command line's own answer to unknown commands
     assert "no such command" in done.stdout.partition("\n")[2]
 
