@@ -135,8 +135,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         if isinstance(value, Mapping):
             flat.update(_flat(value, prefix=f"{name} "))
         else:
-            flat[name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            flat[name] = _shown(value)
     return flat
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not given" if value is None else value
 
 
 def _without_password(address: str) -> str:
