@@ -1,6 +1,8 @@
 """Submission to a real head on loopback that asks for a token."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,15 +12,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import requests
 
 from cluster.submit import SOURCE, _Output, submit
+from examples import generate
+from tests.tiny import tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-of-the-test-0123456789abcdef"
+TRIAL = r"milpa/[0-9a-f]{16}/(base|L[0-9a-f.]*-r\d+-lr.*)$"
 AUTHENTICATED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
 
@@ -37,6 +43,7 @@ def _head_command(folder: str, ports: dict[str, int]) -> list[str]:
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--num-cpus=1"),
+        """--resources={"slot": 2}""",
         *("--object-store-memory=80000000", "--disable-usage-stats", f"--temp-dir={folder}"),
         *flags,
     ]
@@ -113,7 +120,7 @@ def _run(call: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env=_environment(**environment),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
     )
 
 
@@ -179,6 +186,40 @@ def test_nobody_there() -> None:
     (port,) = _free_ports(1)
     with pytest.raises(OSError, match="Failed to connect"):
         submit(f"http://127.0.0.1:{port}", ["--help"])
+
+
+@pytest.mark.long
+def test_a_submitted_search_runs_on_the_cluster_and_names_its_trials(
+    address: str, tmp_path: Path
+) -> None:
+    tiny_model().save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    generate.write(tmp_path / "data", users=2, seed=0, population=1)
+    small = "--trials 2 --injection-epochs 1 --tuning-epochs 1 --winner-epochs 1 --items 4"
+    where = ("--data", tmp_path / "data/users", "--base", tmp_path / "base", "--out")
+    words = ["search", *map(str, (*where, tmp_path / "run")), *small.split(), "--population", "off"]
+    done = _run(f"submit({address!r}, {words!r})", **AUTHENTICATED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "run/report.html").is_file()
+    named = [task for task in _tasks(address) if task["name"].startswith("milpa/")]
+    trials = {task["name"] for task in named if re.match(TRIAL, task["name"])}
+    assert len({name.split("/")[1] for name in trials}) == 2  # users, by digest
+    assert len(trials) >= 2 * 2
+    assert {task["state"] for task in named} == {"FINISHED"}
+    assert all(task["end_time_ms"] >= task["start_time_ms"] > 0 for task in named)
+    assert "user-00" not in json.dumps([task["name"] for task in _tasks(address)])
+
+
+def _tasks(address: str) -> list[dict[str, Any]]:
+    """Every task that the dashboard lists, in detail."""
+    answer = requests.get(
+        f"{address}/api/v0/tasks",
+        params={"detail": "true", "limit": "10000"},
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        timeout=60,
+    )
+    tasks: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+    return tasks
 
 
 def test_output_is_shown_once_when_the_connection_breaks() -> None:
