@@ -10,6 +10,7 @@ layers stands among the user attributes.
 """
 
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.space import MemoryConfig, SearchSpace
 
 BITS = 53  # of an integer that a double holds exactly
+ATTEMPTS = 10  # at opening a new database that others are opening too
 LOCK_SECONDS = 60.0  # that a writer waits for another
 
 State = Literal["pending", "completed", "failed"]
@@ -85,11 +87,24 @@ def open_storage(url: str) -> RDBStorage:
     # NOTE: Optuna fills templates in addresses, so braces are doubled.
     full = address.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     try:
-        return RDBStorage(full, engine_kwargs=engine)
+        return _opened(full, engine)
     except ImportError as error:
         raise ValueError(f"{shown} needs psycopg: pip install 'milpa[postgres]'") from error
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise ValueError(f"can't open the study database {shown}: {_cause(error)}") from error
+
+
+def _opened(url: str, engine: dict[str, Any]) -> RDBStorage:
+    """NOTE: processes that open a new database at once make its tables under one another's feet."""
+    for _ in range(ATTEMPTS):
+        try:
+            return RDBStorage(url, engine_kwargs=engine)
+        except sqlalchemy.exc.DatabaseError as error:
+            raced = isinstance(error, sqlalchemy.exc.IntegrityError)
+            if not raced and "already exists" not in str(error):
+                raise
+            time.sleep(0.1)
+    return RDBStorage(url, engine_kwargs=engine)
 
 
 def _prepare_file(path: Path) -> None:
@@ -102,7 +117,7 @@ def _prepare_file(path: Path) -> None:
         problem = str(error)
     if problem != "ok":
         raise ValueError(
-            f"can't open the study database {path}: {problem}. "
+            f"can't open the study database {path}: {' '.join(problem.split())}. "
             "If it is damaged, put a copy in its place or start a new run folder"
         )
 
