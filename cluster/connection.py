@@ -158,8 +158,12 @@ def _node_places() -> tuple[Place, ...]:
 
 
 def _threads(cores: int) -> int:
-    """Threads of a packer: all cores of a small machine, since askers work seldom."""
-    return cores if cores <= 2 else cores - 1
+    """Threads of a packer: all cores of a small machine, since askers work seldom.
+
+    Fewer where OMP_NUM_THREADS says so, as on a machine that is shared with others.
+    """
+    free = cores if cores <= 2 else cores - 1
+    return min(free, int(os.environ.get("OMP_NUM_THREADS") or free))
 
 
 def _python_path() -> str:

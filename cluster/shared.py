@@ -20,7 +20,7 @@ from cluster.progress import Progress
 from cluster.streams import Streams
 from cluster.users import Choice
 from models.history import Histories, split
-from models.population import AUTO_USERS, PopulationSettings
+from models.population import AUTO_USERS, PopulationSettings, prepare
 
 Event = dict[str, Any]
 
@@ -93,8 +93,6 @@ def _prepare(
     source: str | None,
     events: SimpleQueue[Event],
 ) -> Mapping[str, Any]:
-    from models.population import prepare
-
     folder = RunFolder(run)
     with folder.write_lock():
         searched = Histories.open(folder.data)
