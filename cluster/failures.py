@@ -35,7 +35,11 @@ def packer_log(file: Path) -> logging.Logger:
     logger = logging.getLogger("milpa.packer")
     handler = logging.FileHandler(file, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger.handlers = [handler]
+    while logger.handlers:
+        earlier = logger.handlers[0]
+        logger.removeHandler(earlier)
+        earlier.close()
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger

@@ -16,6 +16,7 @@ import ray
 
 from cluster.experiment import seed_of
 from search.pareto import LOSS, ROUGE_L
+from search.samplers import Proposal
 from search.space import MemoryConfig, SearchSpace
 from search.storage import Trial, open_storage
 from search.study import Study
@@ -81,10 +82,14 @@ class Studies:
 
     def request(self, digest: str) -> None:
         """Asks an asker for the user's next configuration."""
-        study = self._studies[digest]
         asker = self._askers[0]
         self._askers.rotate(-1)
-        reference = asker.suggest.remote(
+        self._requests[asker.suggest.remote(*self.grounds(digest))] = digest
+
+    def grounds(self, digest: str) -> tuple[Any, ...]:
+        """What a user's next proposal is made from: the arguments of `Sampler.suggest`."""
+        study = self._studies[digest]
+        return (
             study.space,
             study.objectives,
             study.completed(),
@@ -93,7 +98,6 @@ class Studies:
             self._seeds[digest],
             study.settle_reference(self._plan.initial),
         )
-        self._requests[reference] = digest
 
     def collect(self) -> list[tuple[str, Asked | None]]:
         """Requests that have come back: stored as pending; None where the space has run out."""
@@ -101,7 +105,19 @@ class Studies:
             return []
         waiting = list(self._requests)
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=True)
-        return [self._stored(self._requests.pop(one), ray.get(one)) for one in ready]
+        return [self.stored(self._requests.pop(one), ray.get(one)) for one in ready]
+
+    def stored(self, digest: str, proposals: Sequence[Proposal]) -> tuple[str, Asked | None]:
+        """A proposal that has come back, stored as pending; None where there is none."""
+        if not proposals:
+            return digest, None
+        config = proposals[0].config
+        trial = self._studies[digest].ask(
+            proposals[0],
+            seed_of(self._seeds[digest], config.key),
+            config.parameter_count(self._plan.per_rank),
+        )
+        return digest, _asked(digest, trial)
 
     def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
         """Stores objectives, and what else was measured; telling again changes nothing."""
@@ -114,17 +130,6 @@ class Studies:
     def fail(self, asked: Asked, reason: str) -> None:
         """Stores a failure; telling again changes nothing."""
         self._studies[asked.digest].fail(asked.number, reason)
-
-    def _stored(self, digest: str, proposals: Sequence[Any]) -> tuple[str, Asked | None]:
-        if not proposals:
-            return digest, None
-        config = proposals[0].config
-        trial = self._studies[digest].ask(
-            proposals[0],
-            seed_of(self._seeds[digest], config.key),
-            config.parameter_count(self._plan.per_rank),
-        )
-        return digest, _asked(digest, trial)
 
 
 def _asked(digest: str, trial: Trial) -> Asked:

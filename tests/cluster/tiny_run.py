@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from cluster.trial import task_name
+from search.space import MemoryConfig
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,15 @@ def completed(run: Path) -> Mapping[tuple[str, int], dict[str, Any]]:
         for trial in trials_of(run)
         if trial["state"] == "COMPLETE"
     }
+
+
+def name_of(trial: Mapping[str, Any]) -> str:
+    """The name that a stored trial's task has."""
+    values = dict(part.split("=") for part in trial["configuration"].split(","))
+    bits = int(float(values["layers"]))
+    layers = tuple(layer for layer in range(bits.bit_length()) if bits >> layer & 1)
+    rank, rate = int(float(values.get("rank", 0))), float(values.get("learning_rate", 0))
+    return task_name(trial["study_name"], MemoryConfig(layers, rank, rate).key)
 
 
 def names_in_log(run: Path, word: str) -> list[str]:

@@ -1,0 +1,78 @@
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.experiment import PRESETS, Experiment, experiment_from, flags, seed_of
+
+GIVEN: dict[str, Any] = {"data": "some-data", "base": "some/base"}
+
+
+def test_every_field_is_a_flag_and_only_data_and_base_are_required() -> None:
+    parameters = {parameter.name: parameter for parameter in flags()}
+    assert list(parameters) == [field.name for field in fields(Experiment)]
+    required = [name for name, p in parameters.items() if p.default is p.empty]
+    assert required == ["data", "base"]
+
+
+def test_what_is_not_given_is_the_presets() -> None:
+    given = {**GIVEN, "preset": "demo", "trials": None, "ranks": [], "seed": 7}
+    assert experiment_from(given) == replace(PRESETS["demo"](**GIVEN), seed=7)
+
+
+def test_a_flag_may_switch_off_what_the_preset_has_on() -> None:
+    assert not experiment_from({**GIVEN, "search_layers": False}).search_layers
+    assert experiment_from({**GIVEN, "injection_epochs": 0}).injection_epochs == 0
+
+
+def test_json_and_back_is_the_same() -> None:
+    experiment = experiment_from({**GIVEN, "ranks": [4, 8], "users": 3})
+    assert experiment.ranks == (4, 8)
+    assert Experiment.from_json({**experiment.to_json(), "commit": "abc"}) == experiment
+
+
+def test_differences_name_flag_stored_and_given() -> None:
+    stored = experiment_from({**GIVEN, "min_items": 40}).to_json()
+    assert experiment_from(GIVEN).differences(stored) == ["--min-items: the run has 40, got 30"]
+    assert experiment_from({**GIVEN, "min_items": 40}).differences(stored) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("trials", 0), ("users", 0), ("seed", -1), ("items", 0), ("injection_epochs", -1)],
+)
+def test_a_number_out_of_range_is_refused_by_its_flag(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match="--" + field.replace("_", "-")):
+        experiment_from({**GIVEN, field: value})
+
+
+def test_training_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="--injection-epochs and --tuning-epochs"):
+        experiment_from({**GIVEN, "injection_epochs": 0, "tuning_epochs": 0})
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="scale, demo"):
+        experiment_from({**GIVEN, "preset": "huge"})
+
+
+@pytest.mark.parametrize(("trials", "expected"), [(1, 1), (6, 3), (24, 12), (100, 12)])
+def test_initial_points_are_at_most_half_and_twelve(trials: int, expected: int) -> None:
+    assert experiment_from({**GIVEN, "trials": trials}).initial_points == expected
+
+
+def test_a_path_is_the_same_from_wherever_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
+    here = experiment_from({**GIVEN, "data": "data.jsonl"})
+    assert here == experiment_from({**GIVEN, "data": str(tmp_path / "data.jsonl")})
+    assert experiment_from(GIVEN).base == "some/base"
+
+
+def test_a_seed_is_of_all_its_parts_and_never_changes() -> None:
+    assert seed_of(1, "ann") == seed_of(1, "ann") != seed_of(1, "bob")
+    assert seed_of("1", "2") != seed_of("12")
+    assert 0 <= seed_of(0, "\udcff") < 2**31  # any user id, also one that is no valid Unicode

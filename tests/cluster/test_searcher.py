@@ -1,0 +1,254 @@
+"""The searcher without Ray: real studies on SQLite, proposals made on the spot."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune.search import Searcher
+
+from cluster.experiment import seed_of
+from cluster.searcher import ATTEMPTS, PENDING_PER_USER, StudySearcher
+from cluster.studies import Asked, SearchPlan, Studies
+from search.samplers import Proposal
+from search.space import SearchSpace
+from search.storage import open_storage
+from search.study import Study
+
+SPACE = SearchSpace(4, (4, 8), (1e-3, 1e-2))
+SEEDS = {"aaaa": 1, "bbbb": 2}
+
+
+class Sensitive:
+    """A sampler whose answer depends on all that it is given."""
+
+    def suggest(self, *grounds: Any) -> list[Proposal]:
+        space, _, completed, pending = grounds[:4]
+        generator = np.random.default_rng(seed_of(*map(repr, grounds)))
+        taken = {*pending, *(observation.config for observation in completed)}
+        while (config := space.sample(generator)) in taken:
+            pass
+        return [Proposal(config, "sensitive")]
+
+
+class InlineStudies(Studies):
+    """Studies whose asker answers at the next look, in this process."""
+
+    def __init__(self, plan: SearchPlan, seeds: Mapping[str, int]) -> None:
+        super().__init__(plan, seeds)
+        self._sampler = Sensitive()
+        self._wanted: list[str] = []
+
+    def request(self, digest: str) -> None:
+        self._wanted.append(digest)
+
+    def collect(self) -> list[tuple[str, Asked | None]]:
+        wanted, self._wanted = self._wanted, []
+        return [self.stored(digest, self._proposed(digest)) for digest in wanted]
+
+    def _proposed(self, digest: str) -> Sequence[Any]:
+        return self._sampler.suggest(*self.grounds(digest))
+
+
+class Bench:
+    """A searcher, its studies, and what it told."""
+
+    def __init__(self, folder: Path, trials: int = 3, ahead: int = 100) -> None:
+        storage = f"sqlite:///{folder / 'studies.db'}"
+        plan = SearchPlan(storage, SPACE, (10,) * 4, "random", 2, trials)
+        self.storage = storage
+        self.studies = InlineStudies(plan, SEEDS)
+        self.events: list[dict[str, Any]] = []
+        self.running: dict[str, Mapping[str, Any]] = {}
+        self.searcher = StudySearcher(
+            tuple(SEEDS),
+            self.studies,
+            trials=trials,
+            ahead=ahead,
+            to_config=lambda asked: {"asked": asked},
+            notify=self.events.append,
+        )
+
+    def suggest(self) -> Asked | str | None:
+        trial_id = f"t{len(self.events)}-{len(self.running)}"
+        found = self.searcher.suggest(trial_id)
+        if found is None or isinstance(found, str):
+            return found
+        asked: Asked = found["asked"]
+        self.running[trial_id] = found
+        return asked
+
+    def suggest_all(self) -> list[Asked]:
+        """Everything it gives without hearing of an end."""
+        found = []
+        for _ in range(3 * PENDING_PER_USER):
+            asked = self.suggest()
+            if isinstance(asked, Asked):
+                found.append(asked)
+        return found
+
+    def completed(self, digest: str) -> int:
+        return len(Study(open_storage(self.storage), digest).completed())
+
+    def id_of(self, asked: Asked) -> str:
+        return next(i for i, config in self.running.items() if config["asked"] == asked)
+
+    def finish(self, asked: Asked, **result: Any) -> None:
+        trial_id = self.id_of(asked)
+        self.searcher.on_trial_complete(trial_id, result or outcome(asked))
+        del self.running[trial_id]
+
+
+def outcome(asked: Asked) -> dict[str, float]:
+    """What a trial gives, by its configuration."""
+    loss = 3.0 - 0.1 * len(asked.configuration.layers) + 0.01 * asked.configuration.rank
+    return {"loss_nats": loss, "rouge_l": 0.1 * (4 - loss), "item_count": 8, "rouge_l_error": 0.0}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_anchor_comes_first_for_each_user(bench: Bench) -> None:
+    first, second = bench.suggest(), bench.suggest()
+    assert isinstance(first, Asked)
+    assert isinstance(second, Asked)
+    assert [first.number, second.number] == [0, 0]
+    assert {first.digest, second.digest} == set(SEEDS)
+    assert first.configuration.layers == ()
+
+
+def test_a_user_has_at_most_four_pending(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trials=20)
+    asked = bench.suggest_all()
+    pending = [sum(a.digest == digest for a in asked) for digest in SEEDS]
+    assert pending == [PENDING_PER_USER, PENDING_PER_USER]
+    bench.finish(asked[0])
+    assert len(bench.suggest_all()) == 1
+
+
+def test_no_more_are_asked_than_are_needed_ahead(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trials=20, ahead=3)
+    assert len(bench.suggest_all()) == 3
+
+
+def test_what_was_asked_and_not_told_comes_first_in_the_order_of_asking(tmp_path: Path) -> None:
+    first = Bench(tmp_path, trials=6)
+    asked = first.suggest_all()
+    told = asked[0], asked[3]
+    for one in told:
+        first.finish(one)
+    second = Bench(tmp_path, trials=6)
+    again = second.suggest_all()
+    waiting = [one for one in asked if one not in told]
+    assert again[: len(waiting)] == sorted(waiting, key=lambda a: a.number)
+    assert len(again) > len(waiting)
+
+
+def test_it_ends_when_all_is_told_and_not_before(bench: Bench) -> None:
+    for _ in range(100):
+        asked = bench.suggest()
+        if isinstance(asked, str):
+            break
+        if asked is None:
+            bench.finish(next(iter(bench.running.values()))["asked"])
+    assert asked == Searcher.FINISHED
+    assert not bench.running
+    trials = [bench.completed(digest) for digest in SEEDS]
+    assert trials == [4, 4]  # three and the anchor
+
+
+def test_it_says_once_when_nothing_is_left_to_ask(bench: Bench) -> None:
+    draining = {"event": "draining"}
+    for asked in bench.suggest_all()[:-1]:
+        bench.finish(asked)
+        bench.suggest()
+    assert bench.events.count(draining) == 1
+
+
+def test_an_end_that_comes_twice_is_told_once(bench: Bench) -> None:
+    asked = bench.suggest()
+    assert isinstance(asked, Asked)
+    trial_id = bench.id_of(asked)
+    for _ in range(2):
+        bench.searcher.on_trial_complete(trial_id, outcome(asked))
+    assert len(bench.events) == 1
+
+
+def test_an_end_that_could_not_be_told_is_told_when_tune_calls_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = bench.suggest()
+    assert isinstance(asked, Asked)
+    tell = bench.studies.tell
+    monkeypatch.setattr(bench.studies, "tell", _raises)
+    with pytest.raises(OSError, match="disk"):
+        bench.searcher.on_trial_complete(bench.id_of(asked), outcome(asked))
+    monkeypatch.setattr(bench.studies, "tell", tell)
+    bench.searcher.on_trial_complete(bench.id_of(asked), outcome(asked))
+    assert bench.completed(asked.digest) == 1
+
+
+def _raises(*_: object) -> None:
+    raise OSError("disk is full")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda searcher, trial: searcher.on_trial_complete(trial, {"lost": True}),
+        lambda searcher, trial: searcher.on_trial_complete(trial, error=True),
+        lambda searcher, trial: searcher.on_trial_complete(trial),
+    ],
+    ids=["packer died", "trial's process died", "never ran"],
+)
+def test_a_trial_whose_process_died_is_next_again_three_times_then_failed(
+    bench: Bench, end: Callable[[Any, str], None]
+) -> None:
+    first = bench.suggest()
+    assert isinstance(first, Asked)
+    for attempt in range(1, ATTEMPTS + 1):
+        asked = first if attempt == 1 else bench.suggest()
+        assert isinstance(asked, Asked)
+        assert (asked.digest, asked.number, asked.attempt) == (first.digest, 0, attempt)
+        end(bench.searcher, bench.id_of(asked))
+    assert bench.events[-1]["error"] == "its process died 3 times"
+    assert [a.number for a in bench.studies.pending(first.digest)] != [0]
+
+
+def test_a_failure_is_stored_with_its_reason_and_not_asked_again(bench: Bench) -> None:
+    asked = bench.suggest_all()
+    bench.finish(asked[3], error="training diverged", done=True)
+    assert bench.events[-1]["error"] == "training diverged"
+    rest = bench.suggest_all()
+    assert asked[3].configuration not in [
+        one.configuration for one in rest if one.digest == asked[3].digest
+    ]
+
+
+def test_a_trial_that_a_scheduler_stops_is_no_full_result(bench: Bench) -> None:
+    asked = bench.suggest_all()[2]
+    bench.finish(asked, loss_nats=1.0, stage="tuning", done=True)
+    assert bench.events[-1]["error"] == "stopped before its end"
+
+
+def test_going_on_proposes_what_would_have_been_proposed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    first = Bench(tmp_path / "a", trials=12, ahead=4)
+    asked = first.suggest_all()
+    for _ in range(3):
+        for one in asked:
+            first.finish(one)
+        asked = first.suggest_all()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    second = Bench(tmp_path / "b", trials=12, ahead=4)
+    assert second.suggest_all() == asked
+    for bench in (first, second):
+        for one in asked:
+            bench.finish(one)
+    assert first.suggest_all() == second.suggest_all() != []
