@@ -23,6 +23,8 @@ export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that spin while they wait take the cores from whatever else runs on them.
+export OMP_WAIT_POLICY := PASSIVE
 export MILPA_DATA
 
 .PHONY: setup demo test test-long check fix bench clean
