@@ -50,6 +50,8 @@ _ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # Threads that spin while they wait take the cores from whatever else runs on them.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
