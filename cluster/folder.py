@@ -166,14 +166,18 @@ class RunFolder:
             ValueError: another driver is at work, or its processes don't end.
         """
         driver = (self.path / "driver.lock").open("w")
-        if not _flock(driver, fcntl.LOCK_EX, wait_seconds=0):
-            raise ValueError(f"{self.path}: another `milpa search` works here; wait for its end")
-        with (self.path / "writers.lock").open("w") as writers:
-            if not _flock(writers, fcntl.LOCK_EX, WAIT_SECONDS):
-                raise ValueError(
-                    f"{self.path}: processes of an earlier run still write here after "
-                    f"{WAIT_SECONDS:.0f} s; end them first"
-                )
+        try:
+            if not _flock(driver, fcntl.LOCK_EX, wait_seconds=0):
+                raise ValueError(f"{self.path}: another command works here; wait for its end")
+            with (self.path / "writers.lock").open("w") as writers:
+                if not _flock(writers, fcntl.LOCK_EX, WAIT_SECONDS):
+                    raise ValueError(
+                        f"{self.path}: processes of an earlier run still write here after "
+                        f"{WAIT_SECONDS:.0f} s; end them first"
+                    )
+        except ValueError:
+            driver.close()
+            raise
         return driver
 
     def write_lock(self) -> IO[str]:

@@ -80,7 +80,7 @@ class Driver:
                 words, stdout=output, stderr=output, cwd=ROOT, env=one_thread()
             )
 
-    def until(self, reached: Callable[[], bool], seconds: float = 200.0) -> None:
+    def until(self, reached: Callable[[], object], seconds: float = 200.0) -> None:
         """Waits for something to be true while the search goes on."""
         end = time.monotonic() + seconds
         while not reached():

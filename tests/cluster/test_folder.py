@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from cluster import folder as folder_module
+from cluster.experiment import Experiment
+from cluster.folder import RunFolder
+
+EXPERIMENT = Experiment("data", "base")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(resume=False)
+    return folder
+
+
+def test_a_run_is_its_owners_alone_and_has_a_key_that_stays(folder: RunFolder) -> None:
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder.path / "key").stat().st_mode) == 0o600
+    assert len(folder.key()) == 32
+    assert folder.key() == RunFolder(folder.path).key()
+
+
+def test_a_folder_that_holds_something_is_refused_without_resume(folder: RunFolder) -> None:
+    with pytest.raises(FileExistsError, match="--resume"):
+        folder.begin(resume=False)
+    folder.begin(resume=True)
+
+
+def test_going_on_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="found none"):
+        RunFolder(tmp_path).begin(resume=True)
+
+
+def test_other_settings_are_refused_by_name(folder: RunFolder) -> None:
+    folder.store(EXPERIMENT, {"data_digest": "abc"})
+    folder.check_settings(EXPERIMENT)
+    other = Experiment("data", "base", trials=9, seed=3)
+    with pytest.raises(ValueError, match=r"--trials: .* 24, got 9\s+--seed: the run has 0"):
+        folder.check_settings(other)
+
+
+def test_what_a_run_resolved_to_is_stored_with_versions(folder: RunFolder) -> None:
+    content = folder.store(EXPERIMENT, {"data_digest": "abc"})
+    assert content == folder.stored()
+    assert content["data_digest"] == "abc"
+    assert content["versions"]["ray"]
+    assert Experiment.from_json(content) == EXPERIMENT
+
+
+@pytest.mark.parametrize("damage", ["{", "[]"])
+def test_a_damaged_settings_file_is_named(folder: RunFolder, damage: str) -> None:
+    folder.settings.write_text(damage)
+    with pytest.raises(ValueError, match=r"experiment\.json"):
+        folder.check_settings(EXPERIMENT)
+
+
+def test_a_second_driver_is_refused_until_the_first_ends(folder: RunFolder) -> None:
+    with folder.lock(), pytest.raises(ValueError, match="another"):
+        RunFolder(folder.path).lock()
+    RunFolder(folder.path).lock().close()
+
+
+def test_a_driver_waits_for_the_writers_of_an_earlier_run(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 0.3)
+    first, second = folder.write_lock(), folder.write_lock()  # writers share it
+    first.close()
+    with pytest.raises(ValueError, match="still write"):
+        folder.lock()
+    second.close()
+    folder.lock().close()
+
+
+def test_a_killed_runs_temporary_folder_is_removed_and_no_other(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    ours, others = tmp_path / "milpa-x", tmp_path / "mine"
+    for place in (ours, others):
+        place.mkdir()
+        folder.remember_temporary(place)
+        folder.tune.mkdir(exist_ok=True)
+        folder.remove_temporary()
+    assert not ours.exists()
+    assert others.exists()
+    assert not folder.tune.exists()
+
+
+def test_the_studies_address_moves_with_the_folder_unless_it_is_elsewhere(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    folder.store(EXPERIMENT, {"storage": "postgresql://somewhere"})
+    assert folder.storage() == "postgresql://somewhere"
+    (folder.path / "studies.db").touch()
+    moved = RunFolder(folder.path.rename(tmp_path / "moved"))
+    assert moved.storage() == f"sqlite:///{tmp_path / 'moved' / 'studies.db'}"
+
+
+def test_memories_belong_to_the_merged_base_where_there_is_one(folder: RunFolder) -> None:
+    folder.store(EXPERIMENT, {})
+    assert folder.searched_base() == "base"
+    folder.base.mkdir()
+    assert folder.searched_base() == str(folder.base)
