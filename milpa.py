@@ -12,11 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cluster.experiment import experiment_from, flags
+
+if TYPE_CHECKING:
+    from models.registry import Registry, UnknownUser
 
 app = typer.Typer(
     name="milpa",
@@ -147,21 +150,23 @@ def export(
     ] = "searched",
 ) -> None:
     """Write a user's memory as a plain PEFT adapter."""
-    from cluster.folder import RunFolder
-    from models.registry import Registry
-
-    population = RunFolder(run).population
+    population = run / "population"
     merged = population if (population / "adapter_config.json").is_file() else None
-    Registry(RunFolder(run).registry).export(user, folder, onto, merged)
+    registry, unknown_user = registry_of(run)
+    try:
+        registry.export(user, folder, onto, merged)
+    except unknown_user as error:
+        raise ValueError(str(error)) from error
 
 
 @app.command()
 def withdraw(run: Run, user: User) -> None:
     """Take a user's published memory back; the one before it counts again."""
-    from cluster.folder import RunFolder
-    from models.registry import Registry
-
-    before = Registry(RunFolder(run).registry).withdraw(user)
+    registry, unknown_user = registry_of(run)
+    try:
+        before = registry.withdraw(user)
+    except unknown_user as error:
+        raise ValueError(str(error)) from error
     typer.echo("the user is unknown now" if before is None else f"{before.digest} is current now")
 
 
@@ -181,9 +186,10 @@ def pretrain(
     seed: Seed = 0,
 ) -> None:
     """Train a small base from nothing on the interactions of others."""
-    from models.pretraining import pretrain as train
+    from models import pretrain as learning
 
-    train(data, out, seed=seed)
+    settings = learning.PretrainSettings(seed=seed)
+    learning.pretrain(data, out, settings, learning.every_tenth(typer.echo))
 
 
 @app.command()
@@ -197,6 +203,15 @@ def examples(
     from examples.generate import write
 
     write(out, users, seed, population)
+
+
+def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
+    """A run's registry, and what it raises for a user it doesn't know."""
+    from cluster.folder import RunFolder
+    from models.registry import Registry, UnknownUser
+
+    RunFolder(run).check()
+    return Registry(RunFolder(run).registry), UnknownUser
 
 
 def main() -> None:

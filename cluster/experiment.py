@@ -85,11 +85,6 @@ class Experiment:
         """The settings as JSON values."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Experiment:
-        """The inverse of `to_json`; other keys are left alone."""
-        return cls(**{f.name: _tupled(values[f.name]) for f in fields(cls) if f.name in values})
-
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What differs from stored settings, one line for each: flag, stored, given."""
         return [

@@ -15,7 +15,9 @@ from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from cluster.progress import Progress
 from cluster.users import FILE_NAME, Choice, choose
+from models.base import check
 from models.history import Histories
+from search.storage import open_storage
 
 _LISTED = 10
 
@@ -70,11 +72,13 @@ def prepared(
     """Reads the data into the run's folder and draws the users; what is there already stays.
 
     Raises:
-        ValueError, OSError: data that can't be read, no usable user, or other settings than before.
+        ValueError, OSError: a base or data that can't be read, no usable user, or other settings
+            than before.
     """
     if resume:
         folder.check_settings(experiment)
         folder.remove_temporary()
+    check(experiment.base)
     address = _storage(folder, storage)
     if (folder.path / FILE_NAME).is_file():
         histories, choice = Histories.open(folder.data), Choice.load(folder.path)
@@ -86,7 +90,10 @@ def prepared(
 
 
 def _storage(folder: RunFolder, given: str | None) -> str:
+    """The studies' address, once it has answered."""
     known = folder.storage() if folder.settings.is_file() else None
     if known and given and given != known:
         raise ValueError("--storage: expected the one that the run was begun with, got another")
-    return known or given or folder.default_storage
+    address = known or given or folder.default_storage
+    open_storage(address)
+    return address

@@ -6,6 +6,7 @@ It shows users by their digests. It is told what happens and decides nothing.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,11 @@ from rich.table import Table
 from search.storage import Trial
 
 _MOST_ROWS = 30
+_LOST = {
+    "tokens_cut": "tokens were cut from texts longer than the base's context",
+    "tokens_beyond_epoch": "tokens were older than an epoch's limit",
+    "newlines_replaced": "newlines inside texts became spaces",
+}
 _REFRESH_HERTZ = 2
 
 
@@ -40,6 +46,7 @@ class Progress:
     console: Console
     trials: int
     users: dict[str, UserProgress] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -80,7 +87,14 @@ class Progress:
             user.stage = f"winner: {event['stage']} {event['epoch']}"
             return
         user.stage = f"published: {event['kind']}"
+        self.lost.update(event["counts"])
         self._line(digest, f"{user.stage}, loss {event['loss_nats']:.4f}")
+
+    def say_lost(self) -> None:
+        """What the winners' texts lost on their way into training."""
+        for name, words in _LOST.items():
+            if self.lost[name]:
+                self.note(f"{self.lost[name]} {words}")
 
     def _count(self, user: UserProgress, values: Sequence[float] | None, is_anchor: bool) -> None:
         user.told += not is_anchor

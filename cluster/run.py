@@ -186,6 +186,7 @@ def _searched(
     schedule = Schedule(plan, askers, progress)
     with _timed(seconds, "search and winners"), progress.shown():
         schedule.run()
+    progress.say_lost()
     pairs = run.histories.pair_counts
     unscored = (
         results.LeftOut(user.user_id, pairs[user.user_id], schedule.unscored[user.digest])

@@ -22,6 +22,8 @@ from search.storage import Trial, open_storage
 from search.study import Study
 
 OBJECTIVES = (LOSS, ROUGE_L)
+_MEASURED = ("rouge_l_error", "item_count", "steps", "train_seconds")
+_COUNTS = "counts/"  # as Tune flattens what a trial says its text lost
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ class Studies:
 
     def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
         """Stores objectives, and what else was measured; telling again changes nothing."""
-        names = ("rouge_l_error", "item_count", "steps", "train_seconds")
-        measured = {name: result[name] for name in names if name in result}
+        measured = {name: result[name] for name in _MEASURED if name in result}
+        measured |= {name: n for name, n in result.items() if name.startswith(_COUNTS)}
         self._studies[asked.digest].tell(
             asked.number, (result["loss_nats"], result["rouge_l"]), measured
         )

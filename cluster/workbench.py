@@ -224,7 +224,7 @@ class Workbench:
             "item_count": len(job.user.items),
             "steps": end.steps,
             "train_seconds": time.monotonic() - job.started,
-            **end.counts,
+            "counts": dict(end.counts),
             "done": True,
         }
 
@@ -235,5 +235,6 @@ class Workbench:
         base, won = self._scores([name, name], [None, state], [persona, persona])
         identity = BaseIdentity.of(self._base)
         result = publish(self._folder, identity, job.user, state, base, won, job.reason)
-        won_nats, rouge_l = result.winner.loss_nats, result.winner.rouge_l
-        return {"loss_nats": won_nats, "rouge_l": rouge_l, "kind": result.kind, "done": True}
+        counts = dict(self._ended[name].counts)
+        won_nats = result.winner.loss_nats
+        return {"loss_nats": won_nats, "kind": result.kind, "counts": counts, "done": True}

@@ -203,3 +203,16 @@ def fingerprint_of_model(model: Any, tokenizer: PreTrainedTokenizerBase, prompt:
             tensor.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()
+
+
+def check(source: str | Path) -> None:
+    """Refuse a base that `Base.load` would refuse, without loading its weights.
+
+    Raises:
+        ValueError: unsupported architecture, or no usable tokenizer.
+        OSError: nothing to load at that path or name.
+    """
+    if Path(source).is_absolute() and not Path(source).is_dir():
+        raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}")
+    family_of(AutoConfig.from_pretrained(str(source)).model_type)
+    _tokenizer(str(source))

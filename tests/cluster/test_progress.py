@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from cluster.progress import Progress
+from search.space import BASE_CONFIG, MemoryConfig
+from search.storage import Trial
+
+USER = "0123456789abcdef"
+MEMORY = MemoryConfig((0,), 4, 1e-3)
+
+
+def progress(terminal: bool) -> tuple[Progress, io.StringIO]:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=120)
+    return Progress(console, trials=4), output
+
+
+def told(loss: float, **others: Any) -> dict[str, Any]:
+    return {"digest": USER, "is_anchor": False, "loss_nats": loss, "rouge_l": 0.25, **others}
+
+
+def test_piped_it_writes_a_line_for_each_end() -> None:
+    shown, output = progress(terminal=False)
+    shown.know(USER, [], is_published=False)
+    with shown.shown():
+        shown.told(told(3.5, is_anchor=True))
+        shown.told(told(3.25))
+        shown.told({"digest": USER, "is_anchor": False, "error": "training diverged"})
+        shown.winner(USER, {"stage": "tuning", "epoch": 1, "done": False})
+        end = {"kind": "milp", "loss_nats": 3.125, "counts": {"tokens_cut": 7}, "done": True}
+        shown.winner(USER, end)
+    shown.say_lost()
+    lines = [line.split(" ", 1)[1] for line in output.getvalue().splitlines()]
+    assert lines == [
+        f"{USER} 0/4 base loss 3.5000 ROUGE-L 25.0",
+        f"{USER} 1/4 trial loss 3.2500 ROUGE-L 25.0",
+        f"{USER} 2/4 trial failed: training diverged",
+        f"{USER} 2/4 published: milp, loss 3.1250",
+        "7 tokens were cut from texts longer than the base's context",
+    ]
+
+
+def test_on_a_terminal_it_keeps_a_table() -> None:
+    shown, output = progress(terminal=True)
+    shown.know(USER, [], is_published=False)
+    with shown.shown():
+        shown.told(told(3.25))
+        shown.told(told(3.5, rouge_l=0.5))
+    text = output.getvalue()
+    assert "3.2500" in text  # the best loss
+    assert "50.0" in text  # the best ROUGE-L
+    assert "2/4" in text
+
+
+def test_going_on_it_counts_what_is_known() -> None:
+    shown, _ = progress(terminal=False)
+    trials = [
+        Trial(1, 0, BASE_CONFIG, "completed", "anchor", 0, 0, (3.5, 0.1)),
+        Trial(2, 1, MEMORY, "completed", "random", 0, 0, (3.25, 0.2)),
+        Trial(3, 2, MEMORY, "failed", "random", 0, 0),
+        Trial(4, 3, MEMORY, "pending", "random", 0, 0),
+    ]
+    shown.know(USER, trials, is_published=False)
+    user = shown.users[USER]
+    assert (user.told, user.failed) == (2, 1)
+    assert (user.base_loss, user.best_loss, user.best_rouge_l) == (3.5, 3.25, 0.2)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from cluster.shard import TRIALS_PER_SLOT, config_of, shards_of
+from cluster.studies import Asked
+from search.space import MemoryConfig
+
+
+@pytest.mark.parametrize(
+    ("users", "trials", "slots"),
+    [(1, 24, 4), (8, 24, 4), (1000, 24, 4), (1000, 24, 128), (7, 1, 4)],
+)
+def test_every_user_is_in_one_shard_of_enough_trials(users: int, trials: int, slots: int) -> None:
+    digests = [f"{i:016x}" for i in range(users)]
+    shards = shards_of(digests, trials, slots)
+    assert sorted(digest for shard in shards for digest in shard) == digests
+    if len(shards) > 1:
+        fewest = min(len(shard) * (trials + 1) for shard in shards)
+        assert fewest >= TRIALS_PER_SLOT * slots
+
+
+def test_no_shard_is_larger_than_it_must_be() -> None:
+    sizes = [len(shard) for shard in shards_of([str(i) for i in range(1000)], 24, 4)]
+    assert max(sizes) * 25 < 2 * TRIALS_PER_SLOT * 4
+
+
+def test_tune_is_given_digests_and_no_more_than_a_trial_needs() -> None:
+    config = MemoryConfig((0, 2), 8, 1e-3)
+    found = config_of(Asked("0123456789abcdef", 3, config, 7), packers=2)
+    assert found == {
+        "user": "0123456789abcdef",
+        "key": config.key,
+        "configuration": config.to_json(),
+        "seed": 7,
+        "packers": 2,
+    }

@@ -1,0 +1,198 @@
+"""The command line as a person meets it: help, refusals with exit code 2, and small commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import milpa
+from cluster.folder import RunFolder
+from models.personalizer import UserState
+from models.published import BaseIdentity
+from models.registry import Registry
+from tests.cluster import tiny_run
+from tests.tiny import tiny_tokenizer
+
+COMMANDS = [
+    "search",
+    "serve",
+    "submit",
+    "compare",
+    "report",
+    "export",
+    "withdraw",
+    "forget",
+    "pretrain",
+    "examples",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("milpa")
+    tiny_run.write_data(folder)
+    tiny_run.write_base(folder)
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """The message of a command that is refused with exit code 2."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["milpa", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            milpa.main()
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return " ".join(message.split())
+
+
+def search(place: Path, **others: object) -> list[str]:
+    given = {"data": place / "data.jsonl", "base": place / "base", "out": place / "run", **others}
+    flags = [str(part) for name, value in given.items() for part in (f"--{name}", value)]
+    return ["search", *flags]
+
+
+def test_help_names_every_command_and_loads_none_of_their_packages() -> None:
+    shown = CliRunner().invoke(milpa.app, ["--help"]).output
+    assert all(f" {command} " in shown for command in COMMANDS)
+    question = "import milpa, sys; print(not {'ray', 'torch', 'transformers'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True)
+    assert answer.stdout.strip() == "True", answer.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(milpa.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert command in result.output
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("data", "/no/such/data", "/no/such/data"),
+        ("base", "/no/such/base", "expected a base's folder or hub name, got '/no/such/base'"),
+        ("trials", 0, "--trials: expected at least 1, got 0"),
+        ("sampler", "magic", "'magic' is not one of 'map-saas'"),
+        ("preset", "huge", "'huge' is not one of 'scale', 'demo'"),
+        ("min-items", 99, "lower --min-items or give more data"),
+        ("storage", "mysql://x", "expected sqlite:///FILE or postgresql://"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(
+    place: Path, capsys: pytest.CaptureFixture[str], flag: str, value: object, says: str
+) -> None:
+    message = refused(capsys, *search(place, **{flag: value}))
+    assert says in message.replace("│ ", "").replace(" │", "")
+    assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "data.jsonl:2"),
+        ('{"user_id": "a", "time": 1, "query": "q"}', "data.jsonl:2"),
+        ('{"user_id": "a", "time": "x", "query": "q", "response": "r"}', "data.jsonl:2"),
+        ('{"user_id": "a", "time": 2, "query": "q", "response": " "}', "data.jsonl:2"),
+    ],
+    ids=["not JSON", "a missing field", "mixed times", "an empty response"],
+)
+def test_a_bad_line_is_named_by_file_and_number(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, says: str
+) -> None:
+    good = json.dumps({"user_id": "a", "time": 0, "query": "q", "response": "r"})
+    (tmp_path / "data.jsonl").write_text(f"{good}\n{line}\n")
+    words = search(place, data=tmp_path / "data.jsonl", out=tmp_path / "run")
+    assert says in refused(capsys, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_is_no_causal_model_is_refused_with_those_that_work(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    tiny_tokenizer().save_pretrained(tmp_path)
+    message = refused(capsys, *search(place, base=tmp_path))
+    assert "bert" in message
+    assert "llama" in message
+
+
+def test_a_base_without_a_tokenizer_is_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_bytes((place / "base" / "config.json").read_bytes())
+    assert "expected a tokenizer" in refused(capsys, *search(place, base=tmp_path))
+
+
+def test_a_folder_that_exists_is_refused_and_kept(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "go on with --resume" in refused(capsys, *search(place, out=tmp_path))
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_going_on_needs_a_folder_that_holds_a_run(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["search", "--data", "x", "--base", "y", "--resume"]
+    assert "give it with --out" in refused(capsys, *words)
+    assert "found none" in refused(capsys, *search(place, out=tmp_path), "--resume")
+
+
+def test_other_settings_than_the_runs_are_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cluster.experiment import experiment_from
+
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(resume=False)
+    paths = {"data": str(place / "data.jsonl"), "base": str(place / "base")}
+    folder.store(experiment_from(paths), {})
+    words = search(place, out=folder.path, trials=9)
+    assert "--trials: the run has 24, got 9" in refused(capsys, *words, "--resume")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "--run", "{}"],
+        ["compare", "--run", "{}"],
+        ["forget", "{}", "ann"],
+        ["withdraw", "{}", "ann"],
+        ["export", "{}", "ann", "{}/out"],
+        ["serve", "--run", "{}"],
+        ["serve", "--registry", "{}"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_without_a_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    message = refused(capsys, *(word.format(tmp_path) for word in words))
+    assert "expected" in message.lower()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_memory_is_withdrawn_and_an_unknown_user_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(resume=False)
+    identity = BaseIdentity("base", "0" * 64, "plain/1")
+    Registry(folder.registry).publish(UserState("milp", "ann", {}, {}), identity, {}, "why")
+    assert CliRunner().invoke(milpa.app, ["withdraw", str(folder.path), "ann"]).exit_code == 0
+    assert "ann" not in Registry(folder.registry)
+    assert "'bob'" in refused(capsys, "withdraw", folder.path, "bob")
+
+
+def test_example_users_are_written(tmp_path: Path) -> None:
+    words = ["examples", "--out", str(tmp_path), "--users", "1", "--population", "1"]
+    assert CliRunner().invoke(milpa.app, words).exit_code == 0
+    assert (tmp_path / "users" / "interactions.jsonl").stat().st_size > 0
