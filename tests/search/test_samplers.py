@@ -40,7 +40,7 @@ def suggest(
     sampler: Sampler,
     completed: Sequence[Observation] = COMPLETED,
     pending: Sequence[MemoryConfig] = PENDING,
-    count: int = 2,
+    count: int = 1,
     space: SearchSpace = SPACE,
     seed: int = 5,
 ) -> list[MemoryConfig]:
@@ -68,17 +68,17 @@ def test_asking_at_once_equals_asking_one_by_one(sampler: Sampler) -> None:
     at_once = suggest(late, pending=[], count=4)
     one_by_one: list[MemoryConfig] = []
     for _ in range(4):
-        one_by_one += suggest(late, pending=one_by_one, count=1)
+        one_by_one += suggest(late, pending=one_by_one)
     assert at_once == one_by_one
 
 
 def test_nothing_is_proposed_twice(sampler: Sampler) -> None:
     """Not what came back, failed or is pending, nor two alike in one answer, nor the base."""
-    failed = [Observation(config, None) for config in suggest(sampler)]
+    failed = [Observation(config, None) for config in suggest(sampler, count=2)]
     completed = [Observation(BASE_CONFIG, BASE), *COMPLETED, *failed]
     taken = {observation.config for observation in completed} | {*PENDING}
-    found = suggest(sampler, completed, count=3)
-    assert len({*found}) == 3
+    found = suggest(sampler, completed, count=2)
+    assert len({*found}) == 2
     assert not taken & {*found}
     assert all(config in SPACE for config in found)
 
@@ -88,9 +88,9 @@ def test_a_failed_trial_teaches_nothing_but_to_keep_away(
     sampler: Sampler, values: tuple[float, float]
 ) -> None:
     """Whatever came back with it: the next proposal is the same, and another."""
-    failed = suggest(sampler, pending=[], count=1)[0]
-    plain = suggest(sampler, [*COMPLETED, Observation(failed, None)], [], count=1)
-    found = suggest(sampler, [*COMPLETED, Observation(failed, values)], [], count=1)
+    failed = suggest(sampler, pending=[])[0]
+    plain = suggest(sampler, [*COMPLETED, Observation(failed, None)], [])
+    found = suggest(sampler, [*COMPLETED, Observation(failed, values)], [])
     assert found == plain != [failed]
 
 
@@ -103,12 +103,12 @@ def test_odd_objectives_are_survived(
     sampler: Sampler, values: Callable[[int], tuple[float, float]]
 ) -> None:
     completed = [Observation(o.config, values(i)) for i, o in enumerate(COMPLETED)]
-    assert len(suggest(sampler, completed, count=1)) == 1
+    assert len(suggest(sampler, completed)) == 1
 
 
 def test_every_trial_worse_than_the_base_is_survived(sampler: Sampler) -> None:
     completed = [Observation(o.config, (5.0 + i, 0.01)) for i, o in enumerate(COMPLETED)]
-    assert len(suggest(sampler, completed, count=1)) == 1
+    assert len(suggest(sampler, completed)) == 1
 
 
 def test_the_answer_is_shorter_when_the_space_runs_out(sampler: Sampler) -> None:
@@ -123,7 +123,7 @@ def test_the_answer_is_shorter_when_the_space_runs_out(sampler: Sampler) -> None
 
 def test_a_whole_small_space_is_walked_once(sampler: Sampler) -> None:
     done: list[Observation] = []
-    while found := suggest(sampler, done, [], count=1, space=SMALL):
+    while found := suggest(sampler, done, [], space=SMALL):
         done += observed(found)
     assert sorted(o.config for o in done) == sorted(SMALL.enumerate())
 
@@ -133,7 +133,7 @@ def test_a_whole_small_space_is_walked_once(sampler: Sampler) -> None:
 def test_ablated_spaces_are_searched(sampler: Sampler, layers: bool, number: bool) -> None:
     space = SearchSpace(6, (8, 16), (1e-4, 1e-3), 4, search_layers=layers, search_number=number)
     every = list(space.enumerate())[:3]
-    found = suggest(sampler, observed(every), [], count=1, space=space)
+    found = suggest(sampler, observed(every), [], space=space)
     assert found[0] in space
     assert found[0] not in every
 

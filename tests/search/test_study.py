@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.storages import RDBStorage
 
@@ -277,6 +280,26 @@ def test_optuna_reads_objectives_front_and_times(storage: RDBStorage, storage_ur
     assert figure.layout.xaxis.title.text == "loss"
 
 
+def test_the_dashboard_shows_objectives_trials_and_front(storage: RDBStorage) -> None:
+    study = begun(storage)
+    best = told(study, CONFIGS[0], (3.0, 0.2))
+    ask(study, CONFIGS[1])
+    shown = asked_of_dashboard(storage, f"/api/studies/{study._id}")
+    assert (shown["name"], shown["objective_names"]) == (NAME, ["loss", "rouge_l"])
+    assert [t["state"] for t in shown["trials"]] == ["Complete", "Complete", "Waiting"]
+    assert [t["number"] for t in shown["best_trials"]] == [best]
+    parameters = {p["name"]: p["param_external_value"] for p in shown["trials"][best]["params"]}
+    assert parameters == {"layers": "1", "rank": "16", "learning_rate": "0.001"}
+
+
+def asked_of_dashboard(storage: RDBStorage, path: str) -> Any:
+    """What optuna-dashboard's own page would fetch."""
+    environment: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environment)
+    body = optuna_dashboard.wsgi(storage)(environment, lambda *_: None)
+    return json.loads(b"".join(body))
+
+
 def test_names_say_nothing_of_the_user(
     storage: RDBStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -344,10 +367,10 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("sampler", ["gp", "map-saas"])
 def test_killed_at_random_moments_a_search_is_the_same(
-    storage_url: str, tmp_path: Path, sampler: str
+    storage: RDBStorage, storage_url: str, tmp_path: Path, sampler: str
 ) -> None:
     generator = random.Random(sampler)
-    stops = [generator.randrange(1, 9) for _ in range(10)]
+    stops = [generator.randrange(1, 5) for _ in range(10)]
     killed = killed_and_resumed(storage_url, 16, sampler, stops)
     url = sqlite_url(tmp_path / "whole.db")
     with start(url, 16, sampler) as worker:
@@ -358,7 +381,6 @@ def test_killed_at_random_moments_a_search_is_the_same(
     assert killed.completed() == [
         Observation(t.config, planted(t.config) if t.number else BASE) for t in whole.trials
     ]
-    killed.delete()
 
 
 def test_processes_make_and_write_one_database_at_once(storage_url: str) -> None:
@@ -375,10 +397,10 @@ for config in list(SPACE.enumerate())[:20]:
     study.tell(study.ask(Proposal(config, "sobol"), 1).number, (3.0, 0.2), {"seconds": 1})
 """
     command = [sys.executable, "-c", code, storage_url]
-    workers = [subprocess.Popen([*command, f"user{i}"]) for i in range(3)]
-    assert [worker.wait(120) for worker in workers] == [0, 0, 0]
+    workers = [subprocess.Popen([*command, f"user{i}"]) for i in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
     storage = open_storage(storage_url)
-    assert len(study_names(storage)) == 3
+    assert len(study_names(storage)) == 2
     for name in study_names(storage):
         study = Study(storage, name)
         trials = study.trials
