@@ -97,7 +97,7 @@ def _embedded(folder: Path, slots: int | None, namespace: str) -> Iterator[Groun
     gpus = _gpu_count()
     per_device = slots or (GPU_SLOTS if gpus else CPU_SLOTS)
     total = per_device * max(1, gpus)
-    for name, value in {**_ENVIRONMENT, "PYTHONPATH": _python_path()}.items():
+    for name, value in {**_ENVIRONMENT, "PYTHONPATH": python_path()}.items():
         os.environ[name] = value
     ray.init(
         address="local",
@@ -113,7 +113,9 @@ def _embedded(folder: Path, slots: int | None, namespace: str) -> Iterator[Groun
     )
     try:
         cores = len(os.sched_getaffinity(0))
-        place = Place({"num_gpus": 1 if gpus else 0}, "cuda" if gpus else "cpu", _threads(cores))
+        place = Place(
+            {"num_gpus": 1 if gpus else 0}, "cuda" if gpus else "cpu", packer_threads(cores)
+        )
         yield Ground(total, (place,) * max(1, gpus), namespace)
     finally:
         ray.shutdown()
@@ -122,14 +124,20 @@ def _embedded(folder: Path, slots: int | None, namespace: str) -> Iterator[Groun
 @contextmanager
 def _joined(address: str, namespace: str) -> Iterator[Ground]:
     job = _JOB in os.environ  # a submitted job has its own environment
-    variables = dict(_ENVIRONMENT) if job else {**_ENVIRONMENT, "PYTHONPATH": _python_path()}
-    ray.init(
-        address=address,
-        namespace=namespace,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": variables},
-    )
+    variables = dict(_ENVIRONMENT) if job else {**_ENVIRONMENT, "PYTHONPATH": python_path()}
+    try:
+        ray.init(
+            address=address,
+            namespace=namespace,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": variables},
+        )
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"--address: no cluster lets us in at {address} ({error}); if it asks for a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        ) from error
     try:
         resources = ray.cluster_resources()
         slots, gpus = int(resources.get(SLOT, 0)), int(resources.get("GPU", 0))
@@ -155,11 +163,11 @@ def _node_places() -> tuple[Place, ...]:
         if node["Alive"] and node["Resources"].get(SLOT):
             here = {f"node:{node['NodeManagerAddress']}": _NODE_SHARE}
             cores = int(node["Resources"].get("CPU", 1))
-            places.append(Place({"resources": here}, "cpu", _threads(cores)))
+            places.append(Place({"resources": here}, "cpu", packer_threads(cores)))
     return tuple(places)
 
 
-def _threads(cores: int) -> int:
+def packer_threads(cores: int) -> int:
     """Threads of a packer: all cores of a small machine, since askers work seldom.
 
     Fewer where OMP_NUM_THREADS says so, as on a machine that is shared with others.
@@ -168,7 +176,7 @@ def _threads(cores: int) -> int:
     return min(free, int(os.environ.get("OMP_NUM_THREADS") or free))
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """This process' import path, so that workers find what it found."""
     root = str(Path(__file__).resolve().parent.parent)
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
