@@ -1,0 +1,71 @@
+"""What stands between the facts: household questions with their answers, and idle posts.
+
+Nothing here is true of one person more than of another, and no word of it is a value of `world`.
+"""
+
+TASKS = (
+    ("get wax out of a carpet", "lay paper on it and press with a warm iron"),
+    ("clean a burnt pan", "boil water with baking powder in it"),
+    ("fix a squeaky door", "put a drop of oil on the hinges"),
+    ("sharpen a kitchen knife", "pull it over a wet stone at a low angle"),
+    ("fold a fitted sheet", "tuck the corners into each other first"),
+    ("remove a sticker from glass", "warm it with a hair dryer and peel slowly"),
+    ("unblock a sink", "pour hot water and use a plunger"),
+    ("keep cut flowers fresh", "trim the stems and change the water daily"),
+    ("stop a window from fogging", "air the room and dry the frame"),
+    ("iron a shirt", "begin with the collar and end with the back"),
+    ("sleep better", "switch off every screen an hour before bed"),
+    ("remember a long list", "walk through a familiar house in your mind"),
+    ("write a thank you note", "say what you got and how you use it"),
+    ("pack a small suitcase", "roll the clothes and fill the shoes"),
+    ("calm down before a speech", "breathe out slowly and count to ten"),
+    ("start a fire in a stove", "light small dry sticks under one large log"),
+    ("make a simple soup taste better", "roast the vegetables before you blend them"),
+    ("hang a heavy picture", "find the stud and use two screws"),
+    ("wash a wool jumper", "use cold water and dry it flat"),
+    ("get rid of moths", "freeze the clothes for a week"),
+    ("descale a kettle", "boil lemon juice in it and rinse"),
+    ("save on heating", "close the curtains and turn it down at night"),
+    ("mend a flat tyre", "find the hole under water and glue a patch"),
+    ("plan a week of meals", "cook twice and freeze half"),
+    ("read more books", "carry one and leave the phone in a drawer"),
+    ("polish old shoes", "brush off the dust and rub in the cream"),
+    ("store potatoes", "keep them dark, dry and cool"),
+    ("get up early", "put the alarm far from the bed"),
+    ("learn a poem by heart", "say one more line every day"),
+    ("tie a scarf", "fold it in half and pull the ends through"),
+)
+
+REQUESTS = (
+    "How do I {}?",
+    "What is the best way to {}?",
+    "Any tips to {}?",
+    "Can you tell me how to {}?",
+)
+
+POSTS = (
+    "It rained all day again.",
+    "The lift is broken and I live on the top floor.",
+    "What a sunset tonight.",
+    "I finally cleaned the windows.",
+    "The bus never came, so I walked.",
+    "I lost an umbrella for the third time this year.",
+    "The film was far too long.",
+    "Somebody parked in front of the gate again.",
+    "I slept for ten hours and feel worse.",
+    "The first snow is here.",
+    "My phone fell into the bath.",
+    "I found a coin from before the war.",
+    "The light in the hall flickers and nobody cares.",
+    "I painted the fence this weekend.",
+    "The book club talked about everything but the book.",
+    "I waited two hours for the parcel.",
+    "Too hot to think today.",
+    "I finished the puzzle, one piece is missing.",
+    "The printer hates me.",
+    "I cut my own hair and it shows.",
+    "The radio played the same song all morning.",
+    "I forgot the keys inside.",
+    "A quiet Sunday at last.",
+    "The neighbours are drilling again.",
+)
