@@ -7,9 +7,10 @@ talk, use all phrasings and are asked about everything.
 """
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from math import comb
 from statistics import fmean
 
 from examples.manners import Manner, draw_manner
@@ -116,8 +117,13 @@ def user_volume(size: float, asked: int) -> Volume:
 
 
 def _agreement(draw: Sequence[Facts]) -> float:
-    pairs = list(combinations(draw, 2))
-    return fmean(a[name] == b[name] for a, b in pairs for name in ATTRIBUTES) if pairs else 0.0
+    """The share of (two users, attribute) with equal values."""
+    same = sum(
+        comb(count, 2)
+        for name in ATTRIBUTES
+        for count in Counter(facts[name] for facts in draw).values()
+    )
+    return same / max(1, comb(len(draw), 2) * len(ATTRIBUTES))
 
 
 def _draw_questions(rng: random.Random, topic: str) -> Questions:
