@@ -6,7 +6,7 @@
 #   make test-long  kills, soaks and big runs (MILPA_DATA=FOLDER for those that read real data)
 #   make check      ruff and mypy
 #   make fix        let ruff repair what it can
-#   make bench      the benchmarks
+#   make bench      a search and its comparison: DATA=... BASE=... [OUT=...]
 #   make clean      remove what these targets made
 #
 # Another Python: make test PYTHON=/path/to/python3.12
@@ -64,7 +64,9 @@ fix: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done
+	@test -n '$(DATA)' -a -n '$(BASE)' || { \
+	  echo "make bench needs data and a base: make bench DATA=... BASE=... OUT=..." >&2; exit 2; }
+	$(BIN)/python -m benchmarks.real_users --data '$(DATA)' --base '$(BASE)' --out '$(or $(OUT),runs/bench)'
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
