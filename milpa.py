@@ -8,6 +8,7 @@ the command that needs them, so that `milpa --help` is there at once.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -216,6 +217,8 @@ def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
 
 def main() -> None:
     """Runs a command; exits with 2 where what was given can't work."""
+    # Before torch is loaded: threads that spin while they wait take the cores from all others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except (ValueError, OSError) as error:
