@@ -7,7 +7,11 @@ folder.py       the run's folder: paths, key, locks, and whether it may be gone 
 users.py        who is searched, who is the population, who is left out
 preparation.py  a run before anything is trained
 connection.py   an embedded Ray or an existing cluster, and what it must offer
+subjects.py     the users whose memories train on a device
 workbench.py    one base with its pack and its scoring, without Ray
+winners.py      a winner as it is published
+failures.py     what may be said of a task that failed
+bench.py        what a packer drives
 packer.py       actor, one per device: the workbench's shell
 trial.py        Tune trainable: one (user, configuration), asked of a packer
 asker.py        actor: proposals of one user's study after another

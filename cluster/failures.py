@@ -17,7 +17,7 @@ def failed(error: Exception) -> Event:
     return {"error": reason_of(error), "done": True}
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The kind of an error and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -19,48 +19,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 
+from cluster.bench import Bench, Events
 from cluster.failures import failed, log_failure, packer_log
-from cluster.trial import Event, task_name
+from cluster.trial import LOST, PACKER_NAME, Event, task_name
 from search.space import MemoryConfig
 
 _KEPT_ENDS = 64
 
-Events = list[tuple[str, Event]]
 Change = Callable[[], Events]
-
-
-class Bench(Protocol):
-    """What a packer drives: `cluster.workbench.Workbench`, or a peer of it."""
-
-    def add(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:
-        """Takes a trial in."""
-
-    def add_winner(
-        self, name: str, digest: str, configuration: MemoryConfig, seed: int, reason: str | None
-    ) -> None:
-        """Takes a winner in: trained at full budget and published."""
-
-    def train(self) -> Events:
-        """One step of the pack: its checkpoints and failures."""
-
-    def ready(self) -> Sequence[str]:
-        """Tasks that wait for their scores."""
-
-    def score(self, names: Sequence[str]) -> Events:
-        """The ends of these tasks, scored together."""
-
-    def stop(self, name: str) -> None:
-        """Drops a task."""
-
-    def give_up(self) -> Sequence[str]:
-        """Drops all that trains; returns what that was."""
-
-    def busy(self) -> bool:
-        """Whether there is anything to do."""
 
 
 class Packer:
@@ -153,12 +123,22 @@ class Packer:
         loop, busy = asyncio.get_running_loop(), True
         while self._incoming or busy:
             incoming, self._incoming = self._incoming, []
-            events, busy = await loop.run_in_executor(self._thread, self._turn, incoming)
+            try:
+                events, busy = await loop.run_in_executor(self._thread, self._turn, incoming)
+            except Exception as error:  # no workbench: what was asked of it is nobody's fault
+                log_failure(self._log, "the workbench", error)
+                events = [(name, dict(LOST)) for name, task in self._tasks.items() if not task.over]
+                busy = False
             for name, event in events:
-                if name in self._tasks:
-                    self._tasks[name].add(event)
-                if event["done"]:
-                    self._log.info("%s ended", name)
+                self._tell(name, event)
+
+    def _tell(self, name: str, event: Event) -> None:
+        if name in self._tasks:
+            self._tasks[name].add(event)
+        if event["done"]:
+            self._log.info("%s ended", name)
+        if event.get("lost"):
+            del self._tasks[name]
 
     def _turn(self, incoming: Sequence[Change]) -> tuple[Events, bool]:
         """In the worker thread: what came in, one step, and scores of what is ready."""
@@ -232,7 +212,7 @@ def start_packer(index: int, build: Callable[[], Bench], log: Path, options: dic
     """A packer as a named actor that Ray starts again when its process dies."""
     actor = ray.remote(Packer)
     return actor.options(
-        name=f"packer-{index}",
+        name=PACKER_NAME.format(index),
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=0,

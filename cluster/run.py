@@ -82,7 +82,7 @@ def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
         with _timed(seconds, "population"):
             base, population = _base(run, ground.places[0], progress)
         packers = _packers(run, ground, base)
-        description = _raised(packers[0].call.remote("describe"))
+        description = _raised([packer.call.remote("describe") for packer in packers])[0]
         plan = _plan(run, description, ground, progress)
         content = _settled(run, description)
         with _breaking_off():
@@ -124,10 +124,10 @@ def _packers(run: Prepared, ground: Ground, base: str) -> list[Any]:
     return packers
 
 
-def _raised(reference: Any) -> Any:
-    """What a packer answers; what it raised is raised here as it was there."""
+def _raised(references: Any) -> Any:
+    """What packers answer; what one raised is raised here as it was there."""
     try:
-        return ray.get(reference)
+        return ray.get(references)
     except RayTaskError as error:
         raise error.cause from error
 

@@ -17,7 +17,7 @@ from cluster.folder import RunFolder
 from cluster.progress import Progress
 from cluster.shard import ShardPlan, run_shard, shards_of
 from cluster.streams import Streams
-from cluster.trial import choose, task_name
+from cluster.trial import choose, task_name, wait_for_packers
 from search.space import BASE_CONFIG, MemoryConfig
 from search.storage import open_storage
 from search.study import Study, study_names
@@ -66,7 +66,7 @@ class Schedule:
         """Works until every user's winner is published.
 
         Raises:
-            RuntimeError: a shard or a winner broke three times.
+            RuntimeError: a shard broke three times.
         """
         self._next_shard()
         while len(self._streams) or self._winners:
@@ -100,8 +100,9 @@ class Schedule:
         self._streams.add(shard.name, run_shard.remote(shard, self._askers))
 
     def _shard_event(self, shard: ShardPlan, event: Mapping[str, Any]) -> None:
-        if event.get("broken") or event.get("failed"):
-            self._count(shard.name, str(event))
+        if why := event.get("broken") or event.get("failed"):
+            if not self._may_start_again(shard.name):
+                raise RuntimeError(f"{shard.name} broke {ATTEMPTS} times, the last time by {why}")
             self._start(shard)
         elif event["event"] == "told":
             self._progress.told(event)
@@ -110,10 +111,9 @@ class Schedule:
         else:
             self._winners.extend(map(self._winner_of, shard.seeds))
 
-    def _count(self, name: str, why: str) -> None:
+    def _may_start_again(self, name: str) -> bool:
         self._attempts[name] += 1
-        if self._attempts[name] == ATTEMPTS:
-            raise RuntimeError(f"{name} broke {ATTEMPTS} times, the last time by {why}")
+        return self._attempts[name] < ATTEMPTS
 
     # Winners.
 
@@ -145,9 +145,12 @@ class Schedule:
     def _winner_event(self, winner: _Winner, event: Mapping[str, Any]) -> None:
         if event["done"]:
             del self._training[task_name(winner.digest, f"winner-{winner.configuration.key}")]
-        if event.get("broken"):
-            self._count(winner.digest, str(event["broken"]))
-            self._winners.append(winner)
+        if event.get("broken") or event.get("lost"):
+            wait_for_packers(self._plan.packers)
+            if self._may_start_again(winner.digest):
+                self._winners.append(winner)
+            else:
+                self._fall_back(winner, f"its process died {ATTEMPTS} times")
         elif event.get("error"):
             self._fall_back(winner, str(event["error"]))
         else:
@@ -159,4 +162,5 @@ class Schedule:
             self.unscored[winner.digest] = winner.reason or f"the base could not be scored: {why}"
         else:
             reason = f"full training failed: {why}"
+            self._attempts[winner.digest] = 0
             self._winners.append(_Winner(winner.digest, BASE_CONFIG, reason))

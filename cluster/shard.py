@@ -7,6 +7,8 @@ studies stand, so one that died is simply run again.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import ray
 from ray import tune
 
 from cluster.connection import SLOT
+from cluster.failures import reason_of
 from cluster.folder import RunFolder
 from cluster.searcher import StudySearcher
 from cluster.studies import Asked, SearchPlan, Studies
@@ -63,7 +66,6 @@ run_shard: Any = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")(
 
 def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
     """Tune's controller. Its own failure is an event too: the driver must not wait for ever."""
-    failed: str | None = "the controller ended early"
     try:
         studies = Studies(plan.search, plan.seeds, askers)
         searcher = StudySearcher(
@@ -75,8 +77,9 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
             notify=notify,
         )
         tuner(plan, searcher).fit()
-        failed = None
     finally:
+        error = sys.exc_info()[1]
+        failed = reason_of(error) if error else None
         notify({"event": "over", "failed": failed, "done": True})
 
 
@@ -106,7 +109,7 @@ def tuner(plan: ShardPlan, searcher: StudySearcher) -> Any:
         ),
         run_config=tune.RunConfig(
             storage_path=str(RunFolder(plan.run).tune),
-            name=plan.name,
+            name=f"{plan.name}-{os.getpid()}",
             verbose=0,
             checkpoint_config=_CHECKPOINTS,
         ),

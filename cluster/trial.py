@@ -22,7 +22,6 @@ from ray.tune import Trainable
 
 PACKER_NAME = "packer-{}"
 RESTART_SECONDS = 180.0
-_HELD = -1
 
 Event = dict[str, Any]
 LOST: Event = {"lost": True, "done": True}
@@ -48,7 +47,7 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
             event: Event = ray.get(next(self._events))
         except (RayActorError, StopIteration):
             self._packer = None
-            _wait_for_packers(self.config["packers"])
+            wait_for_packers(self.config["packers"])
             return dict(LOST)
         if event["done"]:
             self._packer = None
@@ -88,7 +87,11 @@ def choose(name: str, packers: int) -> Any:
     handles = [ray.get_actor(PACKER_NAME.format(i)) for i in pair(name, packers)]
     if len(handles) == 1:
         return handles[0]
-    waiting = ray.get([handle.waiting.remote(name) for handle in handles])
+    try:
+        waiting = ray.get([handle.waiting.remote(name) for handle in handles])
+    except RayActorError:
+        wait_for_packers(packers)
+        return choose(name, packers)
     return handles[waiting.index(min(waiting))]
 
 
@@ -101,7 +104,7 @@ def pair(name: str, packers: int) -> tuple[int, ...]:
     return first, (first + 1 + (drawn // packers) % (packers - 1)) % packers
 
 
-def _wait_for_packers(packers: int) -> None:
+def wait_for_packers(packers: int) -> None:
     """Returns once every packer answers again, or after three minutes."""
     end = time.monotonic() + RESTART_SECONDS
     for i in range(packers):

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from cluster.bench import Events
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from cluster.subjects import Subject, Subjects
@@ -31,8 +32,6 @@ from models.published import BaseIdentity
 from models.registry import Registry
 from models.scoring import Scores, score
 from search.space import MemoryConfig
-
-Events = list[tuple[str, Event]]
 
 
 @dataclass(frozen=True)

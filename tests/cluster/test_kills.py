@@ -19,20 +19,12 @@ KILLS = 10
 TRIALS = 40
 
 
-def is_packer(title: str) -> bool:
-    return title.startswith(("ray::Packer", "ray::milpa/"))
-
-
-def is_trial(title: str) -> bool:
-    return title.startswith(("ray::Trial", "ray::ResourceTrainable"))
-
-
 def victims(driver: Driver, kind: str) -> list[psutil.Process]:
     """Processes of a kind; none while there are none."""
     if kind == "driver":
         return [psutil.Process(driver.process.pid)]
-    wanted = is_packer if kind == "packer" else is_trial
-    return [process for process in driver.workers() if wanted(tiny_run.title_of(process))]
+    wanted = tiny_run.is_packer if kind == "packer" else tiny_run.is_trial
+    return [process for process in driver.workers() if wanted(process)]
 
 
 @pytest.mark.long

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cluster.packer import Events, Packer
+from cluster.bench import Events
+from cluster.packer import Packer
 from cluster.trial import Event, pair, task_name
 from search.space import MemoryConfig
 
@@ -198,6 +199,25 @@ def test_what_a_bench_raises_when_it_is_made_reaches_the_caller(tmp_path: Path) 
     packer = Packer(build, str(tmp_path / "log"))
     with pytest.raises(ValueError, match="no tokenizer"):
         run(packer.call("busy"))
+
+
+def test_a_bench_that_cannot_be_made_again_loses_its_trials_and_fails_none(tmp_path: Path) -> None:
+    bench, broken = Steps(), [True]
+
+    def build() -> Steps:
+        if broken:
+            raise OSError(WORDS)
+        return bench
+
+    async def twice() -> list[list[Event]]:
+        packer = Packer(build, str(tmp_path / "log"))
+        first = [event async for event in packer.evaluate("aaaa", CONFIG.to_json(), 0)]
+        broken.clear()
+        return [first, [event async for event in packer.evaluate("aaaa", CONFIG.to_json(), 0)]]
+
+    first, second = run(twice())
+    assert first == [{"lost": True, "done": True}]
+    assert second[-1]["rouge_l"] == 0.5
 
 
 @pytest.mark.parametrize("packers", [1, 2, 3, 8])

@@ -1,4 +1,4 @@
-"""The whole way on a real embedded Ray: killed in the middle, gone on with, and looked at."""
+"""The whole way on a real embedded Ray: its driver killed, gone on with, its packer killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Watched:
         self.driver = driver
         self.most_workers = 0
         self.trials_seen = 0
-        self.trials_with_torch: set[str] = set()
+        self.trials_with_torch = 0
         self.titles: set[str] = set()
 
     def look(self) -> None:
@@ -36,12 +36,10 @@ class Watched:
         workers = self.driver.workers()
         self.most_workers = max(self.most_workers, len(workers))
         for worker in workers:
-            title = tiny_run.title_of(worker)
-            self.titles.add(title)
-            if "Trial" in title or "ResourceTrainable" in title:
+            self.titles.add(tiny_run.title_of(worker))
+            if tiny_run.is_trial(worker):
                 self.trials_seen += 1
-                if _holds_torch(worker):
-                    self.trials_with_torch.add(title)
+                self.trials_with_torch += _holds_torch(worker)
 
 
 def _holds_torch(process: psutil.Process) -> bool:
@@ -79,11 +77,17 @@ def killed(place: Path) -> tuple[Path, Watched, dict[tuple[str, int], dict[str, 
 
 
 @pytest.fixture(scope="module")
-def run(place: Path, killed: tuple[Path, Watched, object]) -> Path:
-    """The same run, gone on with to its end."""
-    folder = killed[0]
+def run(
+    place: Path, killed: tuple[Path, Watched, dict[tuple[str, int], dict[str, object]]]
+) -> Path:
+    """The same run, gone on with to its end, over the death of its packer."""
+    folder, _, before = killed
     words = tiny_run.command(place / "data.jsonl", place / "base", folder)
-    Driver([*words, "--resume"], place / "second.log").finish()
+    driver = Driver([*words, "--resume"], place / "second.log")
+    driver.until(lambda: len(tiny_run.completed(folder)) > len(before))
+    (packer,) = filter(tiny_run.is_packer, driver.workers())
+    packer.kill()
+    driver.finish()
     return folder
 
 

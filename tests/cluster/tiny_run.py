@@ -110,6 +110,16 @@ class Driver:
         return found
 
 
+def is_packer(process: psutil.Process) -> bool:
+    """Whether a worker is a packer: it calls itself by its task while it has one."""
+    return title_of(process).startswith(("ray::Packer", "ray::milpa/"))
+
+
+def is_trial(process: psutil.Process) -> bool:
+    """Whether a worker is a trial's process."""
+    return title_of(process).startswith(("ray::Trial", "ray::ResourceTrainable"))
+
+
 def title_of(process: psutil.Process) -> str:
     """What a process calls itself; empty when it is gone."""
     try:
