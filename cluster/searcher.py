@@ -115,11 +115,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         """The next trial's configuration, None when none is ready, or that there are no more."""
         self._collect()
         self._request()
+        self._say_draining()
         if self._queue:
             asked = self._queue.popleft()
             self._running[trial_id] = asked
             return self._to_config(asked)
-        self._say_draining()
         over = all(user.is_over for user in self._users.values())
         return str(Searcher.FINISHED) if over else None
 
@@ -169,7 +169,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
             self._ledger.request(digest)
 
     def _say_draining(self) -> None:
-        """Once every trial is asked and handed out, the next shard may start."""
+        """Once nothing is left to ask, the next shard may start: slots must not wait for it."""
         asking = any(user.left or user.requested for user in self._users.values())
         if not asking and not self._draining:
             self._draining = True
