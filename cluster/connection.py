@@ -37,6 +37,8 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Threads that spin while they wait take the cores from whatever else runs on them.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Every shape of a matrix product is compiled and kept; rows of text have a great many shapes.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 
