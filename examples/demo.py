@@ -114,11 +114,15 @@ def _introduce(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     user, history = next(iter(histories.items()))
     for record in history[:4]:
         if record["query"] is not None:
-            console.print(f"  {user}: {record['query']}", markup=False)
-        speaker = user if record["query"] is None else "assistant"
-        console.print(f"  {speaker}: {record['response']}", style="dim", markup=False)
+            _line(f"{user}: {record['query']}", "")
+        said = user if record["query"] is None else "assistant"
+        _line(f"{said}: {record['response']}", "" if said == user else "dim")
     sizes = sorted(len(history) for history in histories.values())
     console.print(f"  ... and so on: {sizes[0]} to {sizes[-1]} interactions each.")
+
+
+def _line(text: str, style: str) -> None:
+    console.print(f"  {text}", style=style, markup=False, no_wrap=True, overflow="ellipsis")
 
 
 def _winners_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -129,13 +133,16 @@ def _winners_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _recalled(results: Mapping[str, Any]) -> Table:
     """Recall of facts on validation questions, all users together, beside chance."""
     table = Table(title="Facts recalled (validation questions)", title_justify="left")
-    for heading in ("questions", "asked", "chance", "base", "own memory"):
-        table.add_column(heading, justify="left" if heading == "questions" else "right")
+    table.add_column("questions")
+    for heading in ("asked", "chance", "base", "strangers' memories", "own memory"):
+        table.add_column(heading, justify="right")
     for kind in ("all", "asked", "unasked", "inferred"):
         base, own = (_pooled(results, model, kind) for model in ("anchor", "winner"))
         if base[1]:
-            shares = (base[2] / base[1], base[0] / base[1], own[0] / own[1])
-            table.add_row(kind, f"{base[1]:.0f}", *(f"{share:.0%}" for share in shares))
+            strangers = _strangers(results) if kind == "all" else None
+            shares = (base[2] / base[1], base[0] / base[1], strangers, own[0] / own[1])
+            shown = ("" if share is None else f"{share:.0%}" for share in shares)
+            table.add_row(kind, f"{base[1]:.0f}", *shown)
     return table
 
 
@@ -143,6 +150,18 @@ def _pooled(results: Mapping[str, Any], model: str, kind: str) -> tuple[float, f
     """Hits, questions and hits expected by chance, added over users."""
     counts = [user[model]["recall"].get(kind, (0, 0, 0)) for user in results["users"]]
     return tuple(map(sum, zip(*counts, strict=True)))  # type: ignore[return-value]  # of three
+
+
+def _strangers(results: Mapping[str, Any]) -> float | None:
+    """Mean recall of all users' facts by others' memories; None where it wasn't measured."""
+    matrix = (results["gain"] or {}).get("recall") or []
+    cells = [
+        share
+        for i, row in enumerate(matrix)
+        for j, share in enumerate(row)
+        if i != j and share is not None
+    ]
+    return sum(cells) / len(cells) if cells else None
 
 
 @contextmanager

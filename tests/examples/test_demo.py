@@ -65,6 +65,14 @@ def test_recall_is_added_over_users() -> None:
     assert demo._pooled({"users": measured}, "winner", "inferred") == (0, 0, 0)
 
 
+def test_strangers_recall_leaves_out_ones_own_and_what_was_not_measured() -> None:
+    assert demo._strangers({"gain": {"recall": [[0.9, 0.1, None], [0.2, 0.8, 0.3]]}}) == (
+        pytest.approx(0.2)
+    )
+    assert demo._strangers({"gain": {"recall": None}}) is None
+    assert demo._strangers({"gain": None}) is None
+
+
 def test_only_a_demos_folder_is_made_anew(tmp_path: Path) -> None:
     own, others = tmp_path / "demo", tmp_path / "others"
     demo._empty(own)
