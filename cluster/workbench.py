@@ -30,7 +30,7 @@ from models.persona import Persona
 from models.personalizer import Budget, Finished, Task, UserState, attach
 from models.published import BaseIdentity
 from models.registry import Registry
-from models.scoring import Scores, score
+from models.scoring import Scores, evaluation_items, score
 from search.space import MemoryConfig
 
 
@@ -168,7 +168,7 @@ class Workbench:
             self._base,
             self._attach,
             {digest: registry.load(user.user_id, self._base) for digest, user in users.items()},
-            {digest: user.items for digest, user in users.items()},
+            {digest: evaluation_items(user.validation) for digest, user in users.items()},
             seed,
             answer_limits={digest: user.answer_tokens for digest, user in users.items()},
             prompt=self._method.prompt,
@@ -212,6 +212,7 @@ class Workbench:
             [user.answer_tokens for user in users],
             personas,
             self._method.prompt,
+            [evaluation_items(user.validation) for user in users],
         )
 
     def _objectives(self, name: str, scores: Scores) -> Event:

@@ -104,6 +104,7 @@ def score(
     answer_limits: Sequence[int],
     personas: Sequence[Persona | None] | None = None,
     prompt: Words | None = None,
+    loss_items_of: Sequence[Sequence[Interaction]] | None = None,
 ) -> list[Scores]:
     """Scores of `states[i]` on `items_of[i]`, for all i in the same batches.
 
@@ -114,8 +115,9 @@ def score(
         answer_limits: the most tokens an answer may have.
         personas: whose words Persona-F1 and P-Cover compare with; None leaves them out.
         prompt: adds a method's words to a query.
+        loss_items_of: what the loss is taken on, where that is more than what is answered.
     """
-    found = losses(base, attach, states, items_of, prompt)
+    found = losses(base, attach, states, loss_items_of or items_of, prompt)
     answers_of = answers(base, attach, states, items_of, answer_limits, prompt)
     who = personas or [None] * len(states)
     return [
