@@ -112,7 +112,7 @@ class Driver:
 
 def is_packer(process: psutil.Process) -> bool:
     """Whether a worker is a packer: it calls itself by its task while it has one."""
-    return title_of(process).startswith(("ray::Packer", "ray::milpa/"))
+    return title_of(process).startswith(("ray::Packer", "ray::packer-", "ray::milpa/"))
 
 
 def is_trial(process: psutil.Process) -> bool:

