@@ -84,6 +84,8 @@ def run(
     folder, _, before = killed
     words = tiny_run.command(place / "data.jsonl", place / "base", folder)
     driver = Driver([*words, "--resume"], place / "second.log")
+    # What the killed driver left behind may tell one more trial, so its count alone says nothing.
+    driver.until(lambda: any(map(tiny_run.is_packer, driver.workers())))
     driver.until(lambda: len(tiny_run.completed(folder)) > len(before))
     (packer,) = filter(tiny_run.is_packer, driver.workers())
     packer.kill()
