@@ -3,7 +3,7 @@
 #
 #   make demo       the main job, from nothing: users, base, search, registry, answers, report
 #   make test       the tests that need no GPU
-#   make test-long  kills, soaks and big runs (MILPA_DATA=FOLDER for those that read real data)
+#   make test-long  kills, soaks and big runs
 #   make check      ruff and mypy
 #   make fix        let ruff repair what it can
 #   make bench      a search and its comparison: DATA=... BASE=... [OUT=...]
@@ -18,14 +18,13 @@ INSTALLED := $(VENV)/installed
 CODE := cluster models search serve examples milpa.py
 DEMO := demo
 
-# Nothing is downloaded but packages, and nothing is told to anybody.
-export HF_HUB_OFFLINE := 1
-export HF_DATASETS_OFFLINE := 1
+# Nothing is told to anybody, and for demo and tests nothing is downloaded but packages.
+demo test test-long: export HF_HUB_OFFLINE := 1
+demo test test-long: export HF_DATASETS_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that spin while they wait take the cores from whatever else runs on them.
 export OMP_WAIT_POLICY := PASSIVE
-export MILPA_DATA
 
 .PHONY: setup demo test test-long check fix bench clean
 .DEFAULT_GOAL := test
