@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,7 +196,7 @@ def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     end = time.monotonic() + _READY_SECONDS
     while server.poll() is None and time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"{address}/healthz", timeout=5) as answer:
+            with interview.direct.open(f"{address}/healthz", timeout=5) as answer:
                 if answer.status == 200:
                     return
         except OSError:

@@ -25,6 +25,9 @@ QUESTION_COUNT = 4
 
 Interactions = Sequence[Mapping[str, Any]]
 
+# The server is on this machine: a proxy set for the web must not come between.
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 def histories(data: Path) -> dict[str, list[dict[str, Any]]]:
     """Each user's interactions in time order."""
@@ -38,7 +41,7 @@ def histories(data: Path) -> dict[str, list[dict[str, Any]]]:
 
 def answers(address: str, all_histories: Mapping[str, Interactions], pair: Sequence[str]) -> Table:
     """The same questions to the base and to two users' models, each beside what is true."""
-    with urllib.request.urlopen(f"{address}/v1/models") as answer:
+    with direct.open(f"{address}/v1/models", timeout=60) as answer:
         base = json.load(answer)["data"][0]["id"]
     table = Table(title="The same question, one base, three models", title_justify="left")
     for heading in ("question", base, *(f"{base}:{user}" for user in pair)):
@@ -93,7 +96,7 @@ def _ask(address: str, model: str, question: str) -> str:
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with direct.open(request, timeout=120) as answer:
         content: str = json.load(answer)["choices"][0]["message"]["content"]
     return content.strip()
 
