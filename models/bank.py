@@ -2,13 +2,13 @@
 
 The bank hooks every feed-forward matrix of the base once. Inside `rows(...)`, row i of any batch
 gets `W x + B A x` with the A and B of its own memory (MiLP, equation 1: no scaling), or `W x`.
-Training, validation and serving run this same code. Rows of memories with the same rank and as
-many rows each are one batched product; nothing is padded, so what a memory computes does not
-depend on its neighbours beyond floating-point summation order.
+Training, validation and serving run this same code. Memories of one rank with like numbers of rows
+share a batched product (`models/lowrank.py`); what a memory computes does not depend on its
+neighbours beyond floating-point summation order.
 
 Since the base needs no gradients, autograd builds no graph below a pack's lowest adapted layer.
 
-Notation: B rows, T tokens, I and O features in and out, R rank, N memories of a group, K rows each.
+Notation: I and O features in and out, R rank.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Base
+from models.lowrank import Product, add_products
 from models.personalizer import UserState
 from search.space import MemoryConfig
 
+LIKE_COUNTS = 0.75  # of the most rows: memories with fewer get a product of their own
+
 Pair = tuple[Tensor, Tensor]  # A [R, I], B [O, R]
+Plan = dict[str, tuple[Sequence[Product], Sequence[Tensor]]]
+"""For each matrix its products, and the weights that they take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,29 +107,6 @@ class Memory:
         }
 
 
-@dataclass(frozen=True)
-class _Product:
-    """One batched product at one matrix: rows `[N*K]`, and the pairs of their N memories."""
-
-    rows: Tensor
-    everything: bool  # the rows are all rows of the batch, in order
-    pairs: tuple[Pair, ...]
-
-    def add(self, x_BTI: Tensor, y_BTO: Tensor) -> None:
-        """Add B A x to the rows of y, in place: a linear layer's backward never reads y."""
-        x = x_BTI if self.everything else x_BTI.index_select(0, self.rows)
-        # One memory needs no copy; stacking several costs their weights once a step.
-        if len(self.pairs) == 1:
-            a_RI, b_OR = self.pairs[0]
-            delta = (x.to(a_RI.dtype) @ a_RI.T) @ b_OR.T
-        else:
-            a_NRI = torch.stack([a for a, _ in self.pairs])
-            b_NOR = torch.stack([b for _, b in self.pairs])
-            x_NPI = x.to(a_NRI.dtype).reshape(len(self.pairs), -1, x.shape[-1])
-            delta = torch.bmm(torch.bmm(x_NPI, a_NRI.mT), b_NOR.mT)
-        y_BTO.index_add_(0, self.rows, delta.reshape(len(x), -1, y_BTO.shape[-1]).to(y_BTO.dtype))
-
-
 class Bank:
     """The hooks of one base. Use `Bank.of(base)`: a base carries at most one bank."""
 
@@ -133,7 +115,7 @@ class Bank:
     def __init__(self, base: Base) -> None:
         self._device = base.device
         self._row_count = 0
-        self._plan: dict[str, list[_Product]] = {}
+        self._plan: Plan = {}
         for layer in base.feed_forward:
             for name, module in layer.items():
                 module.register_forward_hook(self._hook(name))
@@ -163,37 +145,65 @@ class Bank:
             self._plan, self._row_count = {}, 0
 
     def _hook(self, name: str):  # type: ignore[no-untyped-def]
-        def add_memories(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            products = self._plan.get(name)
-            if not products:
-                return
-            # OPT flattens rows and tokens before its feed-forward layers.
-            x_BTI = inputs[0].reshape(self._row_count, -1, inputs[0].shape[-1])
-            y_BTO = output.view(self._row_count, -1, output.shape[-1])
-            for product in products:
-                product.add(x_BTI, y_BTO)
+        def add_memories(
+            _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+        ) -> Tensor | None:
+            if name not in self._plan:
+                return None
+            products, weights = self._plan[name]
+            return add_products(output, inputs[0], self._row_count, products, weights)
 
         return add_memories
 
 
-def _plan(memories: Sequence[Memory | None], device: torch.device) -> dict[str, list[_Product]]:
+def _plan(memories: Sequence[Memory | None], device: torch.device) -> Plan:
     """For each matrix, the products that give every row its own memory."""
     rows_of: dict[Memory, list[int]] = defaultdict(list)
     for row, memory in enumerate(memories):
         if memory is not None:
             rows_of[memory].append(row)
-    groups: dict[tuple[int, int, str], list[Memory]] = defaultdict(list)
-    for memory, rows in rows_of.items():
+    members: dict[str, list[Memory]] = defaultdict(list)
+    for memory in sorted(rows_of, key=lambda memory: (memory.rank, -len(rows_of[memory]))):
         for name in memory.pairs:
-            groups[memory.rank, len(rows), name].append(memory)
-    plan: dict[str, list[_Product]] = defaultdict(list)
-    tensors: dict[tuple[int, ...], Tensor] = {}
-    for (_, _, name), members in groups.items():
-        order = tuple(row for memory in members for row in rows_of[memory])
-        if order not in tensors:
-            tensors[order] = torch.tensor(order, device=device)
-        everything = order == tuple(range(len(memories)))
-        plan[name].append(
-            _Product(tensors[order], everything, tuple(memory.pairs[name] for memory in members))
-        )
+            members[name].append(memory)
+    made: dict[tuple[Memory, ...], list[tuple[Product, tuple[Memory, ...]]]] = {}
+    plan: Plan = {}
+    for name, present in members.items():
+        key = tuple(present)
+        if key not in made:  # most matrices carry the same memories
+            made[key] = _products(present, rows_of, len(memories), device)
+        owners = [memory for _, group in made[key] for memory in group]
+        weights = [tensor for memory in owners for tensor in memory.pairs[name]]
+        plan[name] = ([product for product, _ in made[key]], weights)
     return plan
+
+
+def _products(
+    memories: Sequence[Memory],
+    rows_of: Mapping[Memory, Sequence[int]],
+    row_count: int,
+    device: torch.device,
+) -> list[tuple[Product, tuple[Memory, ...]]]:
+    """Groups of one rank and of like row counts, from memories sorted by both, most rows first."""
+    groups: list[list[Memory]] = []
+    for memory in memories:
+        first = groups[-1][0] if groups else memory
+        like = len(rows_of[memory]) >= LIKE_COUNTS * len(rows_of[first])
+        if groups and first.rank == memory.rank and like:
+            groups[-1].append(memory)
+        else:
+            groups.append([memory])
+    return [(_product([rows_of[m] for m in g], row_count, device), tuple(g)) for g in groups]
+
+
+def _product(rows: Sequence[Sequence[int]], row_count: int, device: torch.device) -> Product:
+    """One product of the rows of its memories; shorter lists are filled up with their first row."""
+    width = len(rows[0])
+    filled = [row for own in rows for row in (*own, *[own[0]] * (width - len(own)))]
+    real = [width * i + j for i, own in enumerate(rows) for j in range(len(own))]
+    everything = filled == list(range(row_count))
+    return Product(
+        None if everything else torch.tensor(filled, device=device),
+        None if len(real) == len(filled) else torch.tensor(real, device=device),
+        len(rows),
+    )

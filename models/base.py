@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from models.families import Family, family_of
 from models.fingerprint import fingerprint_of
+from models.products import freeze_linears
 from models.prompt import PlainPrompt, prompt_format
 
 LARGEST_CONTEXT = 4096  # rows longer than this are cut, whatever the base could read
@@ -71,6 +72,7 @@ class Base:
     def wrap(cls, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Base:
         """A base around a model and tokenizer in memory; freezes the model."""
         model.requires_grad_(False).eval()
+        freeze_linears(model)
         family = family_of(model.config.model_type)
         context, offset = _context(model.config)
         prompt = prompt_format(tokenizer, context)

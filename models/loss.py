@@ -8,12 +8,14 @@ Notation: B rows, T tokens, D width, N predicted tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.base import Base
+from models.batching import batches, default_padded_tokens
+from models.head import token_nll
 from models.personalizer import Attach, UserState
 from models.prompt import Row
 
@@ -21,7 +23,7 @@ from models.prompt import Row
 def row_nll(base: Base, rows: Sequence[Row]) -> Tensor:
     """Summed negative log-likelihood `[B]` (nats) of each row's predicted tokens, differentiable.
 
-    Only predicted positions reach the vocabulary: the logits are the largest tensor there is.
+    Only predicted positions reach the vocabulary.
     """
     width = max(len(row.tokens) for row in rows)
     tokens_BT = torch.zeros(len(rows), width, dtype=torch.long)
@@ -34,28 +36,9 @@ def row_nll(base: Base, rows: Sequence[Row]) -> Tensor:
         target += row.tokens[row.predict_from :]
         owner += [i] * row.predicted
     hidden_BTD = base.hidden(tokens_BT.to(base.device))
-    index, goal = _long(source, base), _long(target, base)
-    logits_NV = base.logits(hidden_BTD.flatten(0, 1).index_select(0, index))
-    precise = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    nll_N = nn.functional.cross_entropy(precise, goal, reduction="none")
+    hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, _long(source, base))
+    nll_N = token_nll(base, hidden_ND, _long(target, base))
     return nll_N.new_zeros(len(rows)).index_add(0, _long(owner, base), nll_N)
-
-
-def batches(rows: Sequence[Row], padded_tokens: int) -> Iterator[list[int]]:
-    """Indices of rows in batches of like length, each of at most `padded_tokens` (or one row)."""
-    batch: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i].tokens)):
-        if batch and (len(batch) + 1) * len(rows[i].tokens) > padded_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def default_padded_tokens(device: torch.device) -> int:
-    """How many padded tokens run at once: enough to fill the device, no more."""
-    return 32768 if device.type == "cuda" else 2048
 
 
 @torch.no_grad()
@@ -64,7 +47,7 @@ def row_losses(
 ) -> list[tuple[float, int]]:
     """(summed nats, predicted tokens) of each row, row i under `states[i]`."""
     sums = [0.0] * len(rows)
-    for batch in batches(rows, default_padded_tokens(base.device)):
+    for batch in batches(rows, default_padded_tokens(base.device), base.device):
         with attach([states[i] for i in batch]):
             nll_B = row_nll(base, [rows[i] for i in batch])
         for i, nll in zip(batch, nll_B.tolist(), strict=True):

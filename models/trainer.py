@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from models.bank import Bank
+from models.bank import Bank, Memory
 from models.base import Base
-from models.loss import batches, default_padded_tokens, row_nll
+from models.batching import batches, by_lowest_layer, default_padded_tokens
+from models.loss import row_nll
 from models.prompt import Row
 from models.training import Checkpoint, Outcome, Run, Training
 
@@ -93,20 +94,36 @@ class Trainer:
         self, rows_of: Sequence[Sequence[Row]], runs: Sequence[Run], backward: bool
     ) -> list[float]:
         """Mean loss per token of each run's rows, computed together; with its gradient if asked."""
-        flat = [(i, row) for i, rows in enumerate(rows_of) for row in rows]
+        together = self._by_lowest_layer(rows_of, runs) if backward else [range(len(runs))]
         tokens = [sum(row.predicted for row in rows) for rows in rows_of]
         losses = [0.0] * len(runs)
-        for batch in batches([row for _, row in flat], self.padded_tokens):
-            batch.sort()  # rows of one memory stand together
-            owners, rows = zip(*(flat[j] for j in batch), strict=True)
-            with self._bank.rows([runs[i].training.memory for i in owners]):
-                nll_B = row_nll(self._base, rows)
-                share = nll_B.new_tensor([1 / tokens[i] for i in owners])
-                if backward:
-                    torch.autograd.backward((nll_B * share).sum())
-            for i, loss in zip(owners, (nll_B.detach() * share).tolist(), strict=True):
-                losses[i] += loss
+        for members in together:
+            flat = [(i, row) for i in members for row in rows_of[i]]
+            rows = [row for _, row in flat]
+            for batch in batches(rows, self.padded_tokens, self._base.device):
+                batch.sort()  # rows of one memory stand together
+                owners = [flat[j][0] for j in batch]
+                with self._bank.rows([runs[i].training.memory for i in owners]):
+                    nll_B = row_nll(self._base, [rows[j] for j in batch])
+                    share = nll_B.new_tensor([1 / tokens[i] for i in owners])
+                    if backward:
+                        torch.autograd.backward((nll_B * share).sum())
+                for i, loss in zip(owners, (nll_B.detach() * share).tolist(), strict=True):
+                    losses[i] += loss
         return losses
+
+    def _by_lowest_layer(
+        self, rows_of: Sequence[Sequence[Row]], runs: Sequence[Run]
+    ) -> list[list[int]]:
+        base = self._base
+        tokens = [sum(len(row.tokens) for row in rows) for rows in rows_of]
+        lowest = [self._lowest_layer(run.training.memory) for run in runs]
+        return by_lowest_layer(lowest, tokens, base.layer_count, base.device)
+
+    def _lowest_layer(self, memory: Memory) -> int:
+        return next(
+            i for i, m in enumerate(self._base.feed_forward) if m.keys() & memory.pairs.keys()
+        )
 
     def _retried(
         self,

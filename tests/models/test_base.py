@@ -54,7 +54,7 @@ def test_losses_of_rows_do_not_depend_on_their_neighbours() -> None:
 
 def test_batches_cover_all_rows_within_the_limit() -> None:
     rows = [Row(tuple(range(n)), 1) for n in (5, 100, 7, 30, 30, 4)]
-    cut = list(batches(rows, 60))
+    cut = list(batches(rows, 60, torch.device("cpu")))
     assert sorted(i for batch in cut for i in batch) == list(range(6))
     for batch in cut:
         longest = max(len(rows[i].tokens) for i in batch)

@@ -58,6 +58,9 @@ def courses(base: Base) -> list[Training]:
     ]
 
 
+LAYER_NORM_FAMILIES = ("gpt2", "opt", "gpt_neox", "roberta")
+
+
 def run(trainer: Trainer) -> tuple[list[Checkpoint], dict[str, Outcome]]:
     checkpoints: list[Checkpoint] = []
     outcomes: dict[str, Outcome] = {}
@@ -151,7 +154,12 @@ def peft_training(family: str, course: Training, dtype: torch.dtype) -> list[Ten
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_equals_peft(family: str) -> None:
-    """One stage whose validation never ends it early: the last weights are PEFT's last weights."""
+    """One stage whose validation never ends it early: the last weights are PEFT's last weights.
+
+    A root-mean-square norm is computed in float32 whatever the model's precision, so a difference
+    of one float64 rounding may there become one of float32.
+    """
+    tolerance = 1e-9 if family in LAYER_NORM_FAMILIES else 1e-6
     base = tiny_base(family, torch.float64)
     full = training(base, "a", (0, 3), 4, 20)
     stage = Stage("tuning", full.stages[0].rows, 1)
@@ -163,7 +171,7 @@ def test_equals_peft(family: str) -> None:
     losses = [checkpoint.loss_nats for checkpoint in checkpoints]
     assert losses == sorted(losses, reverse=True)  # so the best weights are the last
     for got, want in zip(outcomes["a"].memory.parameters(), expected, strict=True):
-        assert_close(got, want, rtol=0, atol=1e-9, check_dtype=False)
+        assert_close(got, want, rtol=0, atol=tolerance, check_dtype=False)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

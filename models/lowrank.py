@@ -1,0 +1,146 @@
+"""The low-rank product of many memories, added to a frozen layer's output: B A x, row by row.
+
+A product is one batched multiplication: the memories of one rank with about as many rows each.
+Where their row counts differ, the places that are left over hold another row's copy, whose part is
+thrown away; ranks are never padded. What multiplies is in the layer's own precision (bfloat16 on
+most bases); weights and their gradients are float32.
+
+The backward is written out, because autograd would keep what is cheap to make again: copies of the
+chosen rows, the stacked weights, and A x. Only the layer's input and the weights are kept.
+
+Notation: B rows, T tokens, I and O features in and out, R rank, N memories of a product, K rows
+each, P = K T positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.products import product as times
+
+
+@dataclass(frozen=True)
+class Product:
+    """Rows `[N*K]` of a batch, and how many memories share them.
+
+    Attributes:
+        rows: memory by memory; None stands for all rows of the batch in order.
+        real: places in `rows` that are no left-over copies; None where all are real.
+        memories: N.
+    """
+
+    rows: Tensor | None
+    real: Tensor | None
+    memories: int
+
+
+def add_products(
+    y: Tensor, x: Tensor, row_count: int, products: Sequence[Product], weights: Sequence[Tensor]
+) -> Tensor:
+    """`y` with every product added, in place: a frozen linear layer's backward never reads it.
+
+    Args:
+        y: the layer's output, `[B, T, O]` or `[B*T, O]`.
+        x: its input, likewise.
+        row_count: B.
+        products: which rows go together; a row occurs in at most one.
+        weights: A `[R, I]` and B `[O, R]` of each memory of each product, in turn.
+    """
+    return _Products.apply(y, x, row_count, products, *weights)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        x: Tensor,
+        row_count: int,
+        products: Sequence[Product],
+        *weights: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        ctx.products, ctx.row_count = products, row_count
+        ctx.mark_dirty(y)
+        x_BTI, y_BTO = _by_row(x, row_count), _by_row(y, row_count)
+        for product, pairs in _with_pairs(products, weights):
+            a_NRI, b_NOR = _stacked(pairs, x.dtype)
+            h_NPR = times(_chosen(x_BTI, product), a_NRI)
+            _add(y_BTO, times(h_NPR, b_NOR), product)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        x_BTI, grad_BTO = _by_row(x, ctx.row_count), _by_row(grad_y, ctx.row_count)
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
+        grads: list[Tensor] = []
+        for product, pairs in _with_pairs(ctx.products, weights):
+            a_NRI, b_NOR = _stacked(pairs, x.dtype)
+            x_NPI, grad_NPO = _chosen(x_BTI, product), _chosen(grad_BTO, product, blank=True)
+            grad_NPR = times(grad_NPO, b_NOR.mT)
+            grad_a_NRI = times(grad_NPR.mT, x_NPI.mT)
+            # Its transpose: a tall transposed left side is slow in bfloat16 on a CPU.
+            grad_b_NRO = times(times(x_NPI, a_NRI).mT, grad_NPO.mT)
+            for (a_RI, b_OR), grad_a, grad_b in zip(pairs, grad_a_NRI, grad_b_NRO, strict=True):
+                grads += [grad_a.to(a_RI.dtype), grad_b.T.to(b_OR.dtype).contiguous()]
+            if grad_x is not None:
+                _add(_by_row(grad_x, ctx.row_count), times(grad_NPR, a_NRI.mT), product)
+        return (grad_y, grad_x, None, None, *grads)
+
+
+Pair = tuple[Tensor, Tensor]
+
+
+def _with_pairs(
+    products: Sequence[Product], weights: Sequence[Tensor]
+) -> list[tuple[Product, list[Pair]]]:
+    pairs = list(zip(weights[::2], weights[1::2], strict=True))
+    result = []
+    for product in products:
+        result.append((product, pairs[: product.memories]))
+        pairs = pairs[product.memories :]
+    return result
+
+
+def _by_row(tensor: Tensor, row_count: int) -> Tensor:
+    """`[B, T, features]`; OPT flattens rows and tokens before its feed-forward layers."""
+    return tensor.view(row_count, -1, tensor.shape[-1])
+
+
+def _stacked(pairs: Sequence[Pair], dtype: torch.dtype) -> Pair:
+    """A `[N, R, I]` and B `[N, O, R]` in the layer's precision. One memory needs no copy."""
+    if len(pairs) == 1:
+        a_RI, b_OR = pairs[0]
+        return a_RI.to(dtype)[None], b_OR.to(dtype)[None]
+    return (
+        torch.stack([a for a, _ in pairs]).to(dtype),
+        torch.stack([b for _, b in pairs]).to(dtype),
+    )
+
+
+def _chosen(tensor_BTF: Tensor, product: Product, blank: bool = False) -> Tensor:
+    """`[N, P, features]` of a product's rows; `blank` zeroes left-over places."""
+    chosen = tensor_BTF if product.rows is None else tensor_BTF.index_select(0, product.rows)
+    if blank and product.real is not None:
+        kept = torch.zeros_like(chosen)
+        kept[product.real] = chosen[product.real]
+        chosen = kept
+    return chosen.reshape(product.memories, -1, tensor_BTF.shape[-1])
+
+
+def _add(into_BTF: Tensor, part_NPF: Tensor, product: Product) -> None:
+    """Add a product's result to its rows, in place."""
+    part = part_NPF.reshape(-1, *into_BTF.shape[1:])
+    if product.rows is None:
+        into_BTF += part
+        return
+    rows = product.rows
+    if product.real is not None:
+        rows, part = rows[product.real], part[product.real]
+    into_BTF.index_add_(0, rows, part)
