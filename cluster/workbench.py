@@ -26,11 +26,10 @@ from cluster.winners import publish, without_memory
 from models.base import Base
 from models.catalog import personalizer
 from models.gain import GainMatrix, gain_matrix
-from models.persona import Persona
-from models.personalizer import Budget, Finished, Task, UserState, attach
+from models.personalizer import Budget, Finished, Task, attach
 from models.published import BaseIdentity
 from models.registry import Registry
-from models.scoring import Scores, evaluation_items, score
+from models.scoring import answers, evaluation_items, losses, mean_rouge_l, score
 from search.space import MemoryConfig
 
 
@@ -147,8 +146,7 @@ class Workbench:
         """The ends of these tasks, all scored in the same batches."""
         trials = [name for name in names if not self._jobs[name].is_winner]
         winners = [name for name in names if self._jobs[name].is_winner]
-        scores = iter(self._scores(trials, [self._ended[name].state for name in trials]))
-        events = [(name, self._objectives(name, next(scores))) for name in trials]
+        events = self._objectives(trials)
         events += [(name, self._published(name)) for name in winners]
         for name in names:
             del self._jobs[name], self._ended[name]
@@ -195,32 +193,42 @@ class Workbench:
             self._ended[name] = Finished(name, None)
         self._jobs[name] = job
 
-    def _scores(
-        self,
-        names: Sequence[str],
-        states: Sequence[UserState | None],
-        personas: Sequence[Persona | None] | None = None,
-    ) -> list[Scores]:
+    def _objectives(self, names: Sequence[str]) -> Events:
+        """A trial's loss is its best checkpoint's; only the base's own must still be taken."""
         if not names:
             return []
         users = [self._jobs[name].user for name in names]
-        return score(
+        ends = [self._ended[name] for name in names]
+        states = [end.state for end in ends]
+        texts_of = answers(
             self._base,
             self._attach,
             states,
             [user.items for user in users],
             [user.answer_tokens for user in users],
-            personas,
             self._method.prompt,
-            [evaluation_items(user.validation) for user in users],
         )
+        untrained = [i for i, end in enumerate(ends) if end.loss_nats is None]
+        found = losses(
+            self._base,
+            self._attach,
+            [states[i] for i in untrained],
+            [evaluation_items(users[i].validation) for i in untrained],
+            self._method.prompt,
+        )
+        base_nats = {i: loss.nats for i, loss in zip(untrained, found, strict=True)}
+        return [
+            (name, self._end(name, base_nats.get(i, ends[i].loss_nats), texts_of[i]))
+            for i, name in enumerate(names)
+        ]
 
-    def _objectives(self, name: str, scores: Scores) -> Event:
+    def _end(self, name: str, loss_nats: float | None, texts: Sequence[str]) -> Event:
         job, end = self._jobs[name], self._ended[name]
+        mean, error = mean_rouge_l(job.user.items, texts)
         return {
-            "loss_nats": scores.loss_nats,
-            "rouge_l": scores.rouge_l,
-            "rouge_l_error": scores.rouge_l_error,
+            "loss_nats": loss_nats,
+            "rouge_l": mean,
+            "rouge_l_error": error,
             "item_count": len(job.user.items),
             "steps": end.steps,
             "train_seconds": time.monotonic() - job.started,
@@ -231,10 +239,19 @@ class Workbench:
     def _published(self, name: str) -> Event:
         """Publishes a winner, or the base where full training did not beat it after all."""
         job, state = self._jobs[name], self._ended[name].state
-        persona = job.user.persona(self._experiment.user_said)
-        base, won = self._scores([name, name], [None, state], [persona, persona])
+        user, persona = job.user, job.user.persona(self._experiment.user_said)
+        base, won = score(
+            self._base,
+            self._attach,
+            [None, state],
+            [user.items] * 2,
+            [user.answer_tokens] * 2,
+            [persona] * 2,
+            self._method.prompt,
+            [evaluation_items(user.validation)] * 2,
+        )
         identity = BaseIdentity.of(self._base)
-        result = publish(self._folder, identity, job.user, state, base, won, job.reason)
+        result = publish(self._folder, identity, user, state, base, won, job.reason)
         counts = dict(self._ended[name].counts)
         won_nats = result.winner.loss_nats
         return {"loss_nats": won_nats, "kind": result.kind, "counts": counts, "done": True}

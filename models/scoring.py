@@ -185,6 +185,12 @@ def scores_of(
     )
 
 
+def mean_rouge_l(items: Sequence[Interaction], texts: Sequence[str]) -> tuple[float, float]:
+    """Mean ROUGE-L of answers, and its standard error over the items."""
+    found = [rouge(item.response, text).rouge_l for item, text in zip(items, texts, strict=True)]
+    return statistics.fmean(found), _standard_error(found)
+
+
 class Rouge(NamedTuple):
     """F-measures in [0, 1] of single words and of the longest common subsequence."""
 
