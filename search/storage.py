@@ -112,7 +112,7 @@ def _prepare_file(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as connection:
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            connection.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(connection)
     except sqlite3.DatabaseError as error:
         problem = str(error)
     if problem != "ok":
@@ -120,6 +120,18 @@ def _prepare_file(path: Path) -> None:
             f"can't open the study database {path}: {' '.join(problem.split())}. "
             "If it is damaged, put a copy in its place or start a new run folder"
         )
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """NOTE: of two that switch at once SQLite refuses one without waiting, whatever its timeout."""
+    end = time.monotonic() + LOCK_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def template(

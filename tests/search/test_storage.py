@@ -1,6 +1,7 @@
 """Opening storages, and trials as rows."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -50,6 +51,18 @@ def test_readers_read_while_a_writer_writes(tmp_path: Path) -> None:
         assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         writer.execute("BEGIN IMMEDIATE")
         assert optuna.get_all_study_names(sqlite_url(path)) == []
+
+
+def test_a_new_database_that_another_process_makes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "studies.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("search.storage.time.sleep", lambda _: other.rollback())
+        open_storage(sqlite_url(path))
+        assert not other.in_transaction
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "holes"])
