@@ -13,9 +13,7 @@ from models.base import Base
 from models.milp import Milp
 from models.personalizer import UserState
 from models.published import BaseIdentity
-from models.registry import (
-    Registry,
-)
+from models.registry import Registry
 from tests.tiny import tiny_base
 
 TOKENS = torch.arange(6, 6 + 22).reshape(2, 11)

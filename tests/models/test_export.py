@@ -14,32 +14,9 @@ from torch.testing import assert_close
 
 from models.base import Base
 from models.personalizer import UserState
-from models.registry import (
-    DamagedState,
-    NoMemory,
-    Registry,
-)
-from tests.states import (
-    TOKENS,
-    a_state,
-    bank_logits,
-    flip,
-    lora,
-    nothing,
-    publish,
-    write,
-)
+from models.registry import DamagedState, NoMemory, Registry
+from tests.states import TOKENS, a_state, bank_logits, flip, lora, nothing, publish, write
 from tests.tiny import tiny_base, tiny_model
-
-
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return tiny_base()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry")
 
 
 def test_an_export_is_a_plain_adapter_without_the_user(

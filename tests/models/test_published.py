@@ -13,31 +13,9 @@ import torch
 
 from models.base import Base
 from models.personalizer import UserState
-from models.registry import (
-    DamagedState,
-    NoMemory,
-    Registry,
-    UnknownUser,
-    WrongBase,
-)
-from tests.states import (
-    a_state,
-    assert_same,
-    flip,
-    nothing,
-    publish,
-)
+from models.registry import DamagedState, NoMemory, Registry, UnknownUser, WrongBase
+from tests.states import a_state, assert_same, flip, nothing, publish
 from tests.tiny import tiny_base
-
-
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return tiny_base()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry")
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "state.json"])

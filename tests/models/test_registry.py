@@ -15,10 +15,7 @@ from torch.testing import assert_close
 from models.base import Base
 from models.personalizer import UserState
 from models.published import BaseIdentity
-from models.registry import (
-    Registry,
-    UnknownUser,
-)
+from models.registry import Registry, UnknownUser
 from tests.states import (
     CONFIGURATION,
     OBJECTIVES,
@@ -31,16 +28,6 @@ from tests.states import (
     publish,
 )
 from tests.tiny import tiny_base, tiny_model
-
-
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return tiny_base()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry")
 
 
 def test_a_published_state_is_loaded_unchanged(registry: Registry, base: Base) -> None:

@@ -20,25 +20,8 @@ import pytest
 from models import peft_format
 from models.base import Base
 from models.personalizer import UserState
-from models.registry import (
-    Registry,
-)
-from tests.states import (
-    a_state,
-    assert_same,
-    publish,
-)
-from tests.tiny import tiny_base
-
-
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return tiny_base()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry")
+from models.registry import Registry
+from tests.states import a_state, assert_same, publish
 
 
 def test_threads_publish_the_same_users_at_once(registry: Registry, base: Base) -> None:
