@@ -1,0 +1,34 @@
+"""Studies that have begun: opened, their anchor come back, some configurations told."""
+
+from optuna.storages import RDBStorage
+
+from search.samplers import Proposal
+from search.space import MemoryConfig
+from search.study import Study
+from tests.search.planted import BASE, OBJECTIVES, SPACE
+
+NAME = "0123456789abcdef"
+CONFIGS = [MemoryConfig((layer,), 16, 1e-3) for layer in range(8)]
+
+
+def opened(storage: RDBStorage) -> Study:
+    return Study.open(storage, NAME, SPACE, OBJECTIVES)
+
+
+def begun(storage: RDBStorage, items: int = 20) -> Study:
+    """A study whose anchor has come back."""
+    study = opened(storage)
+    study.tell(study.ask_anchor(seed=1).number, BASE, {"item_count": items})
+    return study
+
+
+def ask(study: Study, config: MemoryConfig, parameters: int = 100) -> int:
+    return study.ask(Proposal(config, "sobol"), seed=11, parameters=parameters).number
+
+
+def told(
+    study: Study, config: MemoryConfig, values: tuple[float, float], parameters: int = 100
+) -> int:
+    number = ask(study, config, parameters)
+    study.tell(number, values, {"rouge_l_error": 0.01})
+    return number
