@@ -22,6 +22,7 @@ personalizer.py  what every method offers: Personalizer, Task, UserState
 milp.py          the main method: memory injection, then instruction tuning
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
+pretrain.py      a small base made from nothing, on the words of others
 catalog.py       name -> Personalizer
 words.py         text to words, for the measures
 persona.py       Persona-F1 and P-Cover

@@ -5,6 +5,7 @@ tried on a made-up file that breaks it, then on every file there is.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,6 +116,25 @@ FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*(file for p in PACKAGES for file in (ROOT / p).rglob("*.py")), ROOT / "milpa.py"]
 )
+
+
+def unnamed(folder: Path) -> list[str]:
+    """Modules that their package's reading order leaves out."""
+    order = str(ast.get_docstring(ast.parse((folder / "__init__.py").read_text())))
+    names = [file.stem for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
+    return [name for name in names if not re.search(rf"\b{name}\b", order)]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_packages_reading_order_names_every_file(package: str) -> None:
+    assert unnamed(ROOT / package) == []
+
+
+def test_a_file_that_no_reading_order_names_is_found(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text('"""Read bank.py first."""')
+    for name in ("bank", "base"):
+        (tmp_path / f"{name}.py").touch()
+    assert unnamed(tmp_path) == ["base"]
 
 
 def test_there_are_files() -> None:
