@@ -120,7 +120,7 @@ def compare(
     run: RunOption,
     seed: Seed = 0,
     strangers: Annotated[int, typer.Option(help="Strangers' memories for each user.")] = 4,
-    items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 64,
+    items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN if not given.")] = None,
 ) -> None:
     """Measure a run on its test words: base, own memory, strangers' memories."""

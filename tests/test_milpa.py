@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import milpa
+from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from models.personalizer import UserState
 from models.published import BaseIdentity
@@ -71,6 +73,15 @@ def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(milpa.app, [command, "--help"])
     assert result.exit_code == 0
     assert command in result.output
+
+
+def test_a_comparison_by_command_is_the_comparison() -> None:
+    from cluster.compare import ANSWERED_ITEMS, compare
+
+    said, meant = (inspect.signature(f).parameters for f in (milpa.compare, compare))
+    for name in ("seed", "strangers", "items"):
+        assert said[name].default == meant[name].default
+    assert said["items"].default == ANSWERED_ITEMS == Experiment("data", "base").items
 
 
 @pytest.mark.parametrize(
