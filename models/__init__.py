@@ -9,6 +9,7 @@ dialogues.py     one of them: nested dialogues
 splitting.py     where a history is cut
 sorting.py       any number of lines, sorted on disk
 archive.py       all users' lines, memory-mapped, replaced at once
+loading.py       a base's files as transformers reads them, or why it can't
 base.py          the one frozen model and its tokenizer
 families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by

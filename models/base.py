@@ -16,8 +16,9 @@ from typing import Any, cast
 import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from models import loading
 from models.families import Family, family_of
 from models.fingerprint import fingerprint_of
 from models.products import freeze_linears
@@ -54,19 +55,17 @@ class Base:
                 or a torch dtype's name. Memories are float32 either way.
 
         Raises:
-            ValueError: unsupported architecture, no usable tokenizer, or it does not fit.
+            ValueError: unsupported architecture, no usable tokenizer, weights that are damaged or
+                too few, or it does not fit.
             OSError: nothing to load at that path or name.
         """
         source = str(source)
-        config = AutoConfig.from_pretrained(source)
-        family_of(config.model_type)
-        if config.model_type == "roberta":
-            config.is_decoder = True
+        config = loading.configuration(source)
         where = torch.device(_device(device))
         weights = _dtype(dtype, where)
         _check_room(source, weights, where)
-        model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype=weights)
-        return cls.wrap(source, model.to(where), _tokenizer(source))
+        model = loading.weights(source, config, dtype=weights)
+        return cls.wrap(source, model.to(where), loading.tokenizer(source))
 
     @classmethod
     def wrap(cls, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Base:
@@ -168,15 +167,6 @@ def _context(config: Any) -> tuple[int, int]:
     return min(int(length) - offset, LARGEST_CONTEXT), offset
 
 
-def _tokenizer(source: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"expected a tokenizer beside the weights of the base {source!r}, got none that loads"
-        ) from error
-
-
 def _check_room(source: str, dtype: torch.dtype, device: torch.device) -> None:
     """Refuse a base on disk whose weights do not fit the device."""
     stored = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
@@ -216,5 +206,5 @@ def check(source: str | Path) -> None:
     """
     if Path(source).is_absolute() and not Path(source).is_dir():
         raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}")
-    family_of(AutoConfig.from_pretrained(str(source)).model_type)
-    _tokenizer(str(source))
+    loading.configuration(str(source))
+    loading.tokenizer(str(source))

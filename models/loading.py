@@ -1,0 +1,93 @@
+"""A base's files as transformers reads them, or why it can't: configuration, tokenizer, weights.
+
+Where a file lacks weights, transformers draws them at random and only says so. A base like that
+would answer, and nothing that is learned on it would mean anything: it is refused here.
+
+It knows no device and no memory; what a base is once it is loaded is `base.py`'s part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from models.families import family_of
+
+
+def configuration(source: str) -> Any:
+    """The configuration of a supported base, set to be a decoder.
+
+    Raises:
+        ValueError: an unsupported architecture; names those that are.
+        OSError: nothing to load at that path or name.
+    """
+    try:
+        known = PreTrainedConfig.get_config_dict(source)[0]
+        if not known:
+            raise FileNotFoundError("no config.json there")
+    except OSError as error:
+        why = " ".join(str(error).split())
+        raise OSError(f"expected a base's folder or hub name, got {source!r}: {why}") from error
+    # Asked before transformers is: it would refuse an architecture that it doesn't know otherwise.
+    family_of(str(known.get("model_type")))
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type == "roberta":
+        config.is_decoder = True
+    return config
+
+
+def tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a base's weights.
+
+    Raises:
+        ValueError: none that loads.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"expected a tokenizer beside the weights of the base {source!r}, got none that loads"
+        ) from error
+
+
+def weights(source: str, config: Any, **settings: Any) -> Any:
+    """The causal model with all its weights.
+
+    Args:
+        source: a path or hub name.
+        config: as `configuration` gives it.
+        settings: for transformers' `from_pretrained`.
+
+    Raises:
+        ValueError: weights that are damaged, too few, or of another model.
+        OSError: none there.
+    """
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, all together
+            **settings,
+        )
+    except SafetensorError as error:
+        raise ValueError(
+            f"expected the weights of a base in {source!r}, got a damaged file ({error}); copy it "
+            "again"
+        ) from error
+    absent = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
+    if absent:
+        raise ValueError(
+            f"expected in {source!r} all weights of a causal {config.model_type} as config.json "
+            f"describes it, got none that fit {absent[0]} and {len(absent) - 1} more; give a base "
+            "that writes text"
+        )
+    return model

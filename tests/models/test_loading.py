@@ -1,0 +1,62 @@
+"""What is no base is refused by name, and what a base lacks is never filled in at random."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.base import Base, check
+from tests.tiny import save_tiny_base, tiny_model, tiny_tokenizer
+
+KNOWN = r"one of the families .*gpt2.*llama.*got "
+
+
+@pytest.mark.parametrize("model_type", ["bert", "t5", "of-the-future"])
+def test_an_architecture_is_refused_with_those_that_work(tmp_path: Path, model_type: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    tiny_tokenizer().save_pretrained(tmp_path)
+    for refuse in (check, Base.load):
+        with pytest.raises(ValueError, match=KNOWN + repr(model_type)):
+            refuse(tmp_path)
+
+
+def test_a_folder_that_holds_no_base_is_named(tmp_path: Path) -> None:
+    for refuse in (check, Base.load):
+        with pytest.raises(OSError, match=f"got '{tmp_path}': no config.json there"):
+            refuse(tmp_path)
+
+
+def test_a_name_that_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="expected a base's folder or hub name, got 'nowhere'"):
+        check("nowhere")
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(OSError, match=r"got '.*config\.json' is not a valid JSON file"):
+        check(tmp_path)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    weights = save_tiny_base(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"{tmp_path}.*damaged file"):
+        Base.load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["llama", "roberta"])
+def test_a_model_without_a_head_is_no_base(tmp_path: Path, family: str) -> None:
+    tiny_model(family).base_model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"all weights of a causal {family} .* fit lm_head\."):
+        Base.load(tmp_path, device="cpu")
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    file = save_tiny_base(tmp_path) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "intermediate_size": 64}))
+    with pytest.raises(ValueError, match=r"fit model\.layers\.0\.mlp\.down_proj.* and 11 more"):
+        Base.load(tmp_path, device="cpu")
