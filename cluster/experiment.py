@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from search.samplers import initial_count
-from search.space import LEARNING_RATES, RANKS
+from search.space import LEARNING_RATES, RANKS, SearchSpace
 
 PresetName = Literal["scale", "demo"]
 SamplerName = Literal["map-saas", "gp", "sobol", "random"]
@@ -74,6 +74,7 @@ class Experiment:
             )
         object.__setattr__(self, "ranks", tuple(self.ranks))
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
+        SearchSpace(1, self.ranks, self.learning_rates)  # refuses what no space can hold
 
     @property
     def initial_points(self) -> int:

@@ -70,7 +70,7 @@ class SearchSpace:
                 f"got {self.layer_count} and {self.max_count}"
             )
         for name, values in (("ranks", self.ranks), ("learning rates", self.learning_rates)):
-            if not values or values[0] <= 0 or list(values) != sorted(set(values)):
+            if not values or list(values) != sorted({v for v in values if 0 < v < math.inf}):
                 raise ValueError(f"expected {name} above 0 in rising order, got {values}")
         object.__setattr__(self, "ranks", tuple(int(rank) for rank in self.ranks))
         object.__setattr__(self, "learning_rates", tuple(float(x) for x in self.learning_rates))

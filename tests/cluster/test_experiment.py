@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,22 @@ def test_differences_name_flag_stored_and_given() -> None:
 def test_a_number_out_of_range_is_refused_by_its_flag(field: str, value: int) -> None:
     with pytest.raises(ValueError, match="--" + field.replace("_", "-")):
         experiment_from({**GIVEN, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "says"),
+    [
+        ("ranks", [0, 8], "expected ranks above 0"),
+        ("ranks", [16, 8], "expected ranks above 0 in rising order"),
+        ("learning_rates", [0.0], "expected learning rates above 0"),
+        ("learning_rates", [1e-3, math.nan], "expected learning rates above 0"),
+    ],
+)
+def test_values_that_no_space_can_hold_are_refused(
+    field: str, values: list[float], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        experiment_from({**GIVEN, field: values})
 
 
 def test_training_nothing_is_refused() -> None:
