@@ -106,11 +106,13 @@ class RunFolder:
         """Makes the folder, or opens it to go on.
 
         Raises:
-            FileExistsError: it holds something and `resume` is off.
+            FileExistsError: it is a file, or it holds something and `resume` is off.
             FileNotFoundError: `resume` is on and there is no run.
         """
         if resume and not (self.path / "key").is_file():
             raise FileNotFoundError(f"--resume: expected a run in {self.path}, found none")
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"--out: {self.path} is no folder; choose another name")
         if not resume and self.path.is_dir() and any(self.path.iterdir()):
             raise FileExistsError(
                 f"--out: {self.path} exists; go on with --resume, or choose another folder"

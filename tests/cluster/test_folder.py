@@ -32,6 +32,13 @@ def test_a_folder_that_holds_something_is_refused_without_resume(folder: RunFold
     folder.begin(resume=True)
 
 
+def test_a_file_in_a_runs_place_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"--out: .*run is no folder"):
+        RunFolder(tmp_path / "run").begin(resume=False)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_going_on_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="found none"):
         RunFolder(tmp_path).begin(resume=True)
