@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster import report, results
 from cluster.folder import RunFolder
+from cluster.results import write_private
 from cluster.users import FILE_NAME, Choice
 from models.history import Histories, user_digest
 from models.registry import Registry
@@ -34,6 +35,7 @@ def forget(run: Path, user_id: str) -> list[str]:
             _results(folder, user_id),
             _lists(folder, user_id, digest),
             _data(folder, user_id),
+            _logs(folder, digest),
         ]
     if not any(said):
         raise ValueError(f"expected a user of {run}, got {user_id[:80]!r}, whom it does not hold")
@@ -90,3 +92,15 @@ def _data(folder: RunFolder, user_id: str) -> str:
                 histories.forget(user_id)
                 removed += 1
     return "removed from the data" if removed else ""
+
+
+def _logs(folder: RunFolder, digest: str) -> str:
+    """Packers' logs without the lines of the user's tasks."""
+    removed = 0
+    for file in folder.path.glob("packer-*.log"):
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if digest not in line]
+        if len(kept) < len(lines):
+            write_private(file, "".join(kept))
+            removed += 1
+    return "removed from the logs" if removed else ""

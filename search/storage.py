@@ -55,6 +55,14 @@ class Trial:
     reason: str | None = None  # of a failure
 
 
+class Erasing(sqlite3.Connection):
+    """A connection that overwrites what it deletes: SQLite alone would leave it in free pages."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.execute("PRAGMA secure_delete=ON").close()
+
+
 def sqlite_url(path: Path) -> str:
     """The address of a database file."""
     return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
@@ -78,7 +86,7 @@ def open_storage(url: str) -> RDBStorage:
     kind = address.get_backend_name()
     if kind == "sqlite" and address.database:
         _prepare_file(Path(address.database))
-        engine: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}}
+        engine: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS, "factory": Erasing}}
     elif kind in ("postgresql", "postgres"):
         address = address.set(drivername="postgresql+psycopg")
         engine = {"pool_pre_ping": True}

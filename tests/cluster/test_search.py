@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.folder import RunFolder
 from cluster.forget import forget
 from cluster.results import load
 from models.history import user_digest
@@ -170,8 +171,10 @@ def test_everybody_is_published(run: Path) -> None:
     assert {user: registry.current(user).kind for user in USERS} == kinds
 
 
-def test_forgetting_a_user_leaves_no_trace_of_the_id(run: Path) -> None:
+def test_forgetting_a_user_leaves_no_trace_of_id_or_digest(run: Path) -> None:
     user = USERS[0]
+    digest = user_digest(RunFolder(run).key(), user)
+    assert any(digest in name for name in tiny_run.names_in_log(run, "ended"))
     assert forget(run, user)
     assert user not in Registry(run / "registry").users()
     assert len({trial["study_name"] for trial in tiny_run.trials_of(run)}) == len(USERS) - 1
@@ -180,5 +183,7 @@ def test_forgetting_a_user_leaves_no_trace_of_the_id(run: Path) -> None:
             content = (Path(folder) / name).read_bytes()
             assert user.encode() not in content, name
             assert json.dumps(user)[1:-1].encode() not in content, name
+            assert digest not in name
+            assert digest.encode() not in content, name
     with pytest.raises(ValueError, match="does not hold"):
         forget(run, user)

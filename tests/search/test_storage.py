@@ -65,6 +65,20 @@ def test_a_new_database_that_another_process_makes_is_waited_for(
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    opened = open_storage(sqlite_url(path))
+    with opened.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
+    for name in ("kept", "to be forgotten"):
+        study = opened.create_new_study([StudyDirection.MINIMIZE], name)
+    assert b"to be forgotten" in path.read_bytes() + Path(f"{path}-wal").read_bytes()
+    opened.delete_study(study)
+    opened.engine.dispose()
+    assert [file.name for file in tmp_path.iterdir()] == ["studies.db"]
+    assert b"to be forgotten" not in path.read_bytes()
+
+
 @pytest.mark.parametrize("damage", ["text", "cut", "holes"])
 def test_a_damaged_database_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "studies.db"
