@@ -1,0 +1,13 @@
+"""Measurements: what is printed here may stand in the documentation. Not installed with Milpa.
+
+real_users          a search and its comparison on users of a data set
+training            what trials cost, against Tune with PEFT: `make bench-train`
+    workload            users as tokens, and trials: what every side does
+    recorded            a run's users as a workload
+    packed_search       the trials of a search, timed from inside
+    peft_trial          one trial as a user of PEFT writes it
+    baseline_tune_peft  such trials by Ray Tune, in two forms
+    meter               CPU-seconds and memory of a command's processes
+    training_table      the figures as a table
+pack_sizes          1 to 16 memories in a pack
+"""
