@@ -76,13 +76,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def measured(given: argparse.Namespace) -> dict[str, float]:
     """Seconds a trial, the process' peak memory, and the mean loss, in packs of one size."""
-    experiment = experiment_of(given.data, given.base, given.users, given.trials, given.user_said)
+    experiment = experiment_of(
+        given.data, given.base, given.users, given.trials, given.user_said, given.dtype
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         with held(folder, resume=False):
             run = prepared(experiment, folder, False, None, False)
         bench = TimedWorkbench(
-            BenchSettings(folder.path, given.base, experiment, "cpu", given.threads, given.dtype)
+            BenchSettings(folder.path, given.base, experiment, "cpu", given.threads)
         )
         seeds = {user.digest: user.seed for user in run.choice.searched}
         waiting = list(drawn(bench, seeds, given.trials))

@@ -80,7 +80,9 @@ class TimedWorkbench(Workbench):
         self._busy_seconds += self._last - wall
 
 
-def experiment_of(data: str, base: str, users: int, trials: int, user_said: Any) -> Experiment:
+def experiment_of(
+    data: str, base: str, users: int, trials: int, user_said: Any, dtype: Any
+) -> Experiment:
     """The defaults, but nothing learned first and no surrogate."""
     return Experiment(
         data,
@@ -90,10 +92,11 @@ def experiment_of(data: str, base: str, users: int, trials: int, user_said: Any)
         user_said=user_said,
         sampler="random",
         population="off",
+        dtype=dtype,
     )
 
 
-def search(run: Prepared, dtype: str, ready: Path) -> dict[str, Any]:
+def search(run: Prepared, ready: Path) -> dict[str, Any]:
     """Runs every user's trials, and gives them with what the packer spent.
 
     Raises:
@@ -103,7 +106,7 @@ def search(run: Prepared, dtype: str, ready: Path) -> dict[str, Any]:
     with connected(None, run.experiment.slots, name, run.folder.remember_temporary) as ground:
         place = ground.places[0]
         settings = BenchSettings(
-            run.folder.path, run.experiment.base, run.experiment, place.device, place.threads, dtype
+            run.folder.path, run.experiment.base, run.experiment, place.device, place.threads
         )
         packer = start_packer(0, partial(TimedWorkbench, settings), run.folder.path, place.options)
         description = ray.get(packer.call.remote("describe"))
@@ -163,11 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--user-said", default="response")
     given = parser.parse_args(arguments)
-    experiment = experiment_of(given.data, given.base, given.users, given.trials, given.user_said)
+    experiment = experiment_of(
+        given.data, given.base, given.users, given.trials, given.user_said, given.dtype
+    )
     folder = RunFolder(given.run.absolute())
     with held(folder, resume=False):
         run = prepared(experiment, folder, False, None, False)
-        found = search(run, given.dtype, given.ready)
+        found = search(run, given.ready)
     given.out.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -103,7 +103,7 @@ def _measured(
         "--run", str(folder / "run"), *words,
     )  # fmt: skip
     yield Measured.of_ours(data.name, dtype, *ours)
-    e = experiment_of(str(data), given.base, given.users, given.trials, user_said)
+    e = experiment_of(str(data), given.base, given.users, given.trials, user_said, dtype)
     _workload(folder, e, dtype, ours[1]["trials"]).save(folder / "workload.json")
     for form in given.forms:
         theirs = _run(

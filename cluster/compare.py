@@ -115,6 +115,7 @@ class _Run:
         self._registry = Registry(folder / "registry")
         self._method = personalizer("milp")
         self._merged = None if results.population is None else folder / "base"
+        self._dtype: str = results.experiment.get("dtype", "auto")
         self._user_said: UserSaid = results.experiment.get("user_said", "response")
         self._users = [user for user in results.users if user.user_id in self._registry]
         self._subjects = {user.digest: self._subject(user) for user in self._users}
@@ -123,7 +124,7 @@ class _Run:
         """Every user under every model."""
         measured: dict[str, dict[Model, Measured]] = {digest: {} for digest in self._subjects}
         if self._merged is not None:
-            base = Base.load(self._results.base.original, device=device)
+            base = Base.load(self._results.base.original, device, self._dtype)
             for group in self._groups("original base", console):
                 self._measure(base, [(user, "original", [None]) for user in group], measured)
         base = self._searched_base(device)
@@ -157,7 +158,7 @@ class _Run:
         return Subject(items, evaluation_items(items, self._items), parts.train, persona)
 
     def _searched_base(self, device: str) -> Base:
-        base = Base.load(self._merged or self._results.base.original, device=device)
+        base = Base.load(self._merged or self._results.base.original, device, self._dtype)
         if base.fingerprint != self._results.base.fingerprint:
             raise ValueError(
                 f"expected the base that was searched on (fingerprint "

@@ -25,6 +25,7 @@ from search.space import LEARNING_RATES, RANKS, SearchSpace
 PresetName = Literal["scale", "demo"]
 SamplerName = Literal["map-saas", "gp", "sobol", "random"]
 UserSaid = Literal["response", "query", "both"]
+Dtype = Literal["auto", "float32", "bfloat16", "8bit", "4bit"]
 _PATHS = {"data", "base", "population"}
 
 
@@ -56,6 +57,7 @@ class Experiment:
     epoch_tokens: Annotated[int, "Most tokens of a trial's epoch, newest first."] = 8192
     winner_epochs: Annotated[int, "Most epochs of each stage for a winner."] = 10
     items: Annotated[int, "Most validation items answered and scored."] = 32
+    dtype: Annotated[Dtype, "The base's numbers; auto: bfloat16 where it is native."] = "auto"
     slots: Annotated[int | None, "Places in a pack: 4 on a CPU, 16 on a GPU."] = None
 
     def __post_init__(self) -> None:

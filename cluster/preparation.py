@@ -78,7 +78,7 @@ def prepared(
     if resume:
         folder.check_settings(experiment)
         folder.remove_temporary()
-    check(experiment.base)
+    check(experiment.base, experiment.dtype)
     address = _storage(folder, storage)
     if (folder.path / FILE_NAME).is_file():
         histories, choice = Histories.open(folder.data), Choice.load(folder.path)

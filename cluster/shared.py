@@ -107,6 +107,7 @@ def _prepare(
             run,
             PopulationSettings(seed=experiment.seed),
             lambda done, steps: events.put({"step": done, "steps": steps, "done": False}),
+            experiment.dtype,
         )
     return report
 

@@ -35,14 +35,13 @@ from search.space import MemoryConfig
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What a workbench is set up with; `dtype` is what the base computes in, as `Base.load`'s."""
+    """What a workbench is set up with."""
 
     run: Path
     base: str
     experiment: Experiment
     device: str = "auto"
     threads: int = 1
-    dtype: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Workbench:
         self._experiment = settings.experiment
         self._folder = RunFolder(settings.run)
         self._lock = self._folder.write_lock()
-        self._base = Base.load(settings.base, settings.device, settings.dtype)
+        self._base = Base.load(settings.base, settings.device, settings.experiment.dtype)
         self._method = personalizer("milp")
         self._fitting = self._method.start(self._base)
         self._attach = attach(self._method, self._base)

@@ -11,11 +11,13 @@ sorting.py       any number of lines, sorted on disk
 archive.py       all users' lines, memory-mapped, replaced at once
 loading.py       a base's files as transformers reads them, or why it can't
 base.py          the one frozen model and its tokenizer
+precision.py     in which numbers it lies on a device, and whether it fits
 families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by
 prompt.py        text to tokens: the prompt formats
 loss.py          nats per row
 bank.py          many LoRA memories side by side on one base
+recomputation.py gradient checkpointing: less memory for one more forward pass
 training.py      one memory's schedule, best weights and stop
 trainer.py       packed training: memories join and leave between steps
 decoding.py      answers of rows of different users in one running batch

@@ -9,11 +9,11 @@ Notation: B rows, T tokens, D width, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from models import loading
 from models.families import Family, family_of
 from models.fingerprint import fingerprint_of
+from models.precision import Precision, require
 from models.products import freeze_linears
 from models.prompt import PlainPrompt, prompt_format
 
@@ -52,20 +53,16 @@ class Base:
             source: a folder written by transformers, or a hub name such as `Qwen/Qwen3-0.6B`.
             device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
             dtype: `auto` (bfloat16 on a GPU and on processors that multiply it, else float32),
-                or a torch dtype's name. Memories are float32 either way.
+                a torch dtype's name, `8bit` or `4bit`. Memories are float32 either way.
 
         Raises:
             ValueError: unsupported architecture, no usable tokenizer, weights that are damaged or
-                too few, or it does not fit.
+                too few, it does not fit, or bitsandbytes is wanted and not installed.
             OSError: nothing to load at that path or name.
         """
         source = str(source)
-        config = loading.configuration(source)
-        where = torch.device(_device(device))
-        weights = _dtype(dtype, where)
-        _check_room(source, weights, where)
-        model = loading.weights(source, config, dtype=weights)
-        return cls.wrap(source, model.to(where), loading.tokenizer(source))
+        model = Precision.of(device, dtype).load(source, loading.configuration(source))
+        return cls.wrap(source, model, loading.tokenizer(source))
 
     @classmethod
     def wrap(cls, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Base:
@@ -101,6 +98,11 @@ class Base:
         return next(iter(self.model.parameters())).dtype  # type: ignore[no-any-return]
 
     @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The model's layers, each with its attention and its feed-forward matrices."""
+        return self.model.get_submodule(self.family.layers)  # type: ignore[no-any-return]
+
+    @property
     def layer_count(self) -> int:
         """Number of layers that may hold a memory."""
         return len(self.feed_forward)
@@ -112,12 +114,7 @@ class Base:
 
     def matrix_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
         """(features in, features out) of each feed-forward matrix of a layer."""
-        shapes = {}
-        for name, module in self.feed_forward[layer].items():
-            weight = cast(Tensor, module.weight)
-            rows, columns = weight.shape
-            shapes[name] = (rows, columns) if self.fan_in_fan_out else (columns, rows)
-        return shapes
+        return {name: _features(module) for name, module in self.feed_forward[layer].items()}
 
     @property
     def smallest_dimension(self) -> int:
@@ -143,20 +140,12 @@ class Base:
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
-    chosen = getattr(torch, dtype, None)
-    if not isinstance(chosen, torch.dtype):
-        raise ValueError(f"expected a torch dtype such as float32 or bfloat16, got {dtype!r}")
-    return chosen
+def _features(module: nn.Module) -> tuple[int, int]:
+    """(in, out): a linear layer knows them, whatever form its weight has; Conv1D's weight does."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    features_in, features_out = cast(Tensor, module.weight).shape
+    return features_in, features_out
 
 
 def _context(config: Any) -> tuple[int, int]:
@@ -165,23 +154,6 @@ def _context(config: Any) -> tuple[int, int]:
     # RoBERTa numbers its positions from the padding token's id onwards.
     offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
     return min(int(length) - offset, LARGEST_CONTEXT), offset
-
-
-def _check_room(source: str, dtype: torch.dtype, device: torch.device) -> None:
-    """Refuse a base on disk whose weights do not fit the device."""
-    stored = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
-    with torch.device("cpu"):
-        needed = stored * torch.empty(0, dtype=dtype).element_size() / 2  # stored in 16 bits
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    if needed > free:
-        raise ValueError(
-            f"expected a base that fits {device}, got {source!r} with about "
-            f"{needed / 2**30:.1f} GiB of weights and {free / 2**30:.1f} GiB free; "
-            "take a smaller base or a larger device"
-        )
 
 
 def fingerprint_of_model(model: Any, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
@@ -197,14 +169,15 @@ def fingerprint_of_model(model: Any, tokenizer: PreTrainedTokenizerBase, prompt:
     return digest.hexdigest()
 
 
-def check(source: str | Path) -> None:
+def check(source: str | Path, dtype: str = "auto") -> None:
     """Refuse a base that `Base.load` would refuse, without loading its weights.
 
     Raises:
-        ValueError: unsupported architecture, or no usable tokenizer.
+        ValueError: unsupported architecture, no usable tokenizer, or no such dtype here.
         OSError: nothing to load at that path or name.
     """
     if Path(source).is_absolute() and not Path(source).is_dir():
         raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}")
+    require(dtype)
     loading.configuration(str(source))
     loading.tokenizer(str(source))

@@ -181,6 +181,7 @@ def prepare(
     folder: Path,
     settings: PopulationSettings,
     progress: Callable[[int, int], None],
+    dtype: str = "auto",
 ) -> Mapping[str, object]:
     """Learn a run's population and write its base; returns the population's report.
 
@@ -194,13 +195,14 @@ def prepare(
         folder: the run's.
         settings: how to train.
         progress: told (steps done, steps in all).
+        dtype: of the base while it is trained on, as for `Base.load`.
 
     Raises:
         ValueError: too few interactions in open sessions.
     """
     others = (histories.load(user) for user in histories.user_ids if user not in searched)
     interactions = sample(others, closed_sessions(searched.values()), settings)
-    base = Base.load(source)
+    base = Base.load(source, dtype=dtype)
     population = learn(base, interactions, settings, progress)
     kept = folder / "population"
     storage.make_private(kept)

@@ -81,12 +81,6 @@ def test_refuses_a_path_that_is_not_there(tmp_path: Path) -> None:
         Base.load(tmp_path / "absent", device="cpu")
 
 
-def test_refuses_an_unknown_dtype(tmp_path: Path) -> None:
-    folder = save_tiny_base(tmp_path)
-    with pytest.raises(ValueError, match="float99"):
-        Base.load(folder, device="cpu", dtype="float99")
-
-
 def test_gemma_caps_its_logits() -> None:
     model = tiny_model("gemma2", torch.float64)
     base = Base.wrap("gemma", model, tiny_tokenizer())

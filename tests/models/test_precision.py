@@ -1,0 +1,124 @@
+"""A base in fewer bits carries memories as any other does: PEFT's on the same quantised base."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from torch.testing import assert_close
+
+from models.bank import Bank, Memory
+from models.base import Base, check
+from models.precision import BITS, Precision
+from models.prompt import Row
+from models.trainer import Trainer
+from models.training import Stage, Training
+from search.space import MemoryConfig
+from tests.tiny import save_tiny_base, tiny_base
+
+ROWS = tuple(Row(tuple(range(start, start + 12)), 1) for start in range(5, 85, 10))
+FAMILIES = ("llama", "gpt2", "opt")
+
+
+@pytest.fixture(autouse=True)
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same products on every processor."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A base of a family on disk."""
+    folders = {f: save_tiny_base(tmp_path_factory.mktemp(f), f) for f in FAMILIES}
+    return folders.__getitem__
+
+
+def trained(base: Base) -> Memory:
+    """A memory after eight steps on a base."""
+    memory = Memory.initialise(base, MemoryConfig((1, 3), 4, 5e-3), 0)
+    trainer = Trainer(base)
+    stage = Stage("tuning", ROWS, 8)
+    trainer.add(Training("a", memory, (stage,), ROWS, 5e-3, 0, patience_epochs=9))
+    while trainer.running:
+        _, outcomes = trainer.step()
+    assert outcomes[0].error is None
+    for parameter in memory.parameters():
+        parameter.grad = None
+    return memory
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", BITS)
+def test_a_quantised_base_keeps_its_shapes_in_fewer_bytes(
+    saved: Callable[[str], Path], family: str, dtype: str
+) -> None:
+    base, plain = Base.load(saved(family), "cpu", dtype), tiny_base(family)
+    assert base.dtype == torch.float32
+    for layer in range(4):
+        assert base.matrix_shapes(layer) == plain.matrix_shapes(layer)
+        for name, module in base.feed_forward[layer].items():
+            weight = module.weight
+            features = plain.matrix_shapes(layer)[name]
+            assert weight.nbytes * 8 == features[0] * features[1] * BITS[dtype]
+    assert base.fingerprint == Base.load(saved(family), "cpu").fingerprint
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", BITS)
+def test_a_memory_on_a_quantised_base_is_pefts(
+    saved: Callable[[str], Path], family: str, dtype: str
+) -> None:
+    base, tokens = Base.load(saved(family), "cpu", dtype), torch.tensor([ROWS[0].tokens])
+    memory = trained(base)
+    with torch.no_grad():
+        alone = base.hidden(tokens)
+    with Bank.of(base).rows([memory]):
+        got = base.hidden(tokens)
+    got.square().sum().backward()
+    wrapped = peft.get_peft_model(
+        Base.load(saved(family), "cpu", dtype).model,
+        peft.LoraConfig(r=4, lora_alpha=4, target_modules=list(memory.pairs)),
+    ).eval()
+    state = {f"base_model.model.{name}": tensor for name, tensor in memory.tensors().items()}
+    assert not peft.set_peft_model_state_dict(wrapped, state).unexpected_keys
+    expected = wrapped.base_model.model.base_model(tokens)[0]
+    expected.square().sum().backward()
+    assert_close(got, expected, rtol=0, atol=1e-4)
+    assert (got - alone).abs().max() > 0.05
+    gradients = [p.grad for n, p in wrapped.named_parameters() if "lora_" in n]
+    for ours, theirs in zip(memory.parameters(), gradients, strict=True):
+        assert_close(ours.grad, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_refuses_what_is_not_installed_before_anything_is_loaded(
+    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for refused in (check, lambda source, dtype: Base.load(source, "cpu", dtype)):
+        with pytest.raises(ValueError, match=r"bitsandbytes.*milpa\[quantized\]"):
+            refused(saved("llama"), "4bit")
+    check(saved("llama"), "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float99", "int8", "nn"])
+def test_refuses_what_is_no_dtype_of_a_base(saved: Callable[[str], Path], dtype: str) -> None:
+    with pytest.raises(ValueError, match=rf"4bit.*{dtype}"):
+        check(saved("llama"), dtype)
+
+
+def test_refuses_a_base_that_does_not_fit_and_takes_it_in_fewer_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(2000))
+    free = type("Memory", (), {"available": 1300})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    cpu = torch.device("cpu")
+    for bits in (8, 4):
+        Precision(cpu, torch.bfloat16, bits).check_room(str(tmp_path))
+    for dtype in (torch.bfloat16, torch.float32):
+        with pytest.raises(ValueError, match=r"fits cpu.*fewer bits"):
+            Precision(cpu, dtype).check_room(str(tmp_path))
