@@ -20,6 +20,8 @@ bank.py          many LoRA memories side by side on one base
 recomputation.py gradient checkpointing: less memory for one more forward pass
 training.py      one memory's schedule, best weights and stop
 trainer.py       packed training: memories join and leave between steps
+peak.py          the most bytes that a piece of work holds
+cost.py          what a pack costs in bytes, and how much of it runs at once
 decoding.py      answers of rows of different users in one running batch
 personalizer.py  what every method offers: Personalizer, Task, UserState
 milp.py          the main method: memory injection, then instruction tuning

@@ -1,0 +1,149 @@
+"""What a pack costs in bytes, and how many padded tokens of it run at once.
+
+Three things lie on the device: the base; each memory with its gradients, AdamW's two moments and
+its best weights so far; and what a batch keeps until its backward pass is over. The last is the
+largest, and a formula of it would have to follow each family's code, the dtype, the quantisation
+and every switch of the trainer. So it is measured, on the device, with the code that trains: a few
+short batches tell how the peak grows with each of
+
+    padded tokens, layers above the pack's lowest, layers that hold a memory, their rank,
+    predicted tokens (each brings a row of the vocabulary), weights of the memories.
+
+The peak is the highest of several moments of a step, each linear in these. So it is convex, and the
+straight line between two measured ends lies on the safe side.
+
+It knows no trainer: who asks decides what to do with the room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from models.bank import Bank, Memory
+from models.base import Base
+from models.loss import row_nll
+from models.peak import peak
+from models.prompt import Row
+from search.space import RANKS, MemoryConfig
+
+STATE_BYTES = 20  # of a weight in float32: itself, gradient, two moments, the best so far
+_ROWS = 8  # of a measured batch
+_TOKENS = 64  # in each of its rows
+_USABLE = 0.9  # of what is free: an allocator can't fill every gap
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes by what they grow with. `per_rank[i]` is the sum of layer i's (in + out) features."""
+
+    base: int
+    token: float
+    layer: float  # a token and a layer from the pack's lowest upwards
+    adapted: float  # a token and a layer that holds its memory
+    rank: float  # a token, such a layer and one of its ranks
+    predicted: float  # a token that the loss is taken on
+    weight: float  # a weight of a memory in training, in all
+    per_rank: tuple[int, ...]
+
+    @classmethod
+    def measure(cls, base: Base) -> Costs:
+        """The costs of training on a base, on its device; takes a few short steps."""
+        count = base.layer_count
+        every, others = tuple(range(count)), max(1, count - 1)
+        high = max(2, min(RANKS[-1], base.smallest_dimension // 2))
+        low = max(1, high // 8)
+        whole = MemoryConfig(every, high, 1.0)
+        _peak(base, [whole], _ROWS)  # a device's first use takes more
+        top = _slope(base, MemoryConfig((count - 1,), low, 1.0))
+        bottom = _slope(base, MemoryConfig((0,), low, 1.0))
+        narrow = _slope(base, MemoryConfig(every, low, 1.0))
+        wide, unread = _slope(base, whole), _slope(base, whole, is_read=False)
+        layer = (bottom - top) / others
+        of_low = (narrow - bottom) / others
+        rank = (wide - narrow) / count / (high - low)
+        return cls(
+            base=sum(t.nbytes for t in (*base.model.parameters(), *base.model.buffers())),
+            token=top - layer - of_low - (wide - unread),
+            layer=layer,
+            adapted=of_low - rank * low,
+            rank=rank,
+            predicted=wide - unread,
+            weight=STATE_BYTES + _weight_slope(base, whole),
+            per_rank=_per_rank(base),
+        )
+
+    def memory_bytes(self, configuration: MemoryConfig) -> float:
+        """What a memory adds to a pack, whatever its rows."""
+        return configuration.parameter_count(self.per_rank) * self.weight
+
+    def batch_bytes(self, batch: Sequence[tuple[Row, MemoryConfig]]) -> float:
+        """What rows keep that run together, each under a memory of its configuration."""
+        width = max(len(row.tokens) for row, _ in batch)
+        lowest = _lowest([configuration for _, configuration in batch])
+        return sum(
+            width * self._token_bytes(configuration, lowest) + row.predicted * self.predicted
+            for row, configuration in batch
+        )
+
+    def padded_tokens(self, room_bytes: float, configurations: Sequence[MemoryConfig]) -> int:
+        """How many padded tokens of a pack fit, if all are of the dearest memory and predicted."""
+        lowest = _lowest(configurations)
+        dearest = max(self._token_bytes(c, lowest) for c in configurations) + self.predicted
+        return max(1, int(room_bytes / dearest))
+
+    def _token_bytes(self, configuration: MemoryConfig, lowest: int) -> float:
+        adapted = self.adapted + self.rank * configuration.rank
+        above = len(self.per_rank) - lowest
+        return self.token + self.layer * above + adapted * len(configuration.layers)
+
+
+def room_bytes(device: torch.device) -> float:
+    """What may be filled on a device, beside what lies there."""
+    if device.type != "cuda":
+        return float(psutil.virtual_memory().available) * _USABLE
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + cached) * _USABLE
+
+
+def _lowest(configurations: Sequence[MemoryConfig]) -> int:
+    return min(configuration.layers[0] for configuration in configurations)
+
+
+def _per_rank(base: Base) -> tuple[int, ...]:
+    shapes = [base.matrix_shapes(layer).values() for layer in range(base.layer_count)]
+    return tuple(sum(i + o for i, o in layer) for layer in shapes)
+
+
+def _slope(base: Base, configuration: MemoryConfig, is_read: bool = True) -> float:
+    """Bytes of one more padded token, predicted if it is read."""
+    more = _peak(base, [configuration], 2 * _ROWS, is_read)
+    return (more - _peak(base, [configuration], _ROWS, is_read)) / (_ROWS * _width(base))
+
+
+def _weight_slope(base: Base, configuration: MemoryConfig) -> float:
+    """Bytes that a step takes for one more weight, beside its state."""
+    weights = configuration.parameter_count(_per_rank(base))
+    more = _peak(base, [configuration] * 4, _ROWS)
+    return (more - _peak(base, [configuration] * 2, _ROWS)) / (2 * weights)
+
+
+def _peak(
+    base: Base, configurations: Sequence[MemoryConfig], count: int, is_read: bool = True
+) -> int:
+    """Most bytes of one step over rows that are dealt to fresh memories in turn."""
+    memories = [Memory.initialise(base, c, seed) for seed, c in enumerate(configurations)]
+    rows = [Row((0,) * _width(base), 1 if is_read else _width(base) - 1)] * count
+    for parameter in (p for memory in memories for p in memory.parameters()):
+        parameter.grad = torch.zeros_like(parameter)  # as after the first batch of a step
+    dealt = [memories[i % len(memories)] for i in range(count)]
+    with peak(base.device) as found, Bank.of(base).rows(dealt):
+        torch.autograd.backward(row_nll(base, rows).sum())
+    return found.bytes
+
+
+def _width(base: Base) -> int:
+    return min(_TOKENS, base.context)
