@@ -10,4 +10,13 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     meter               CPU-seconds and memory of a command's processes
     training_table      the figures as a table
 pack_sizes          1 to 16 memories in a pack
+packing             K memories against PEFT one at a time, on a GPU, without Ray
+    shapes              random bases of 1B and 7B shape, made on the device
+    short_users         made-up users with short items, and their trials
+    packing_setup       all of these together
+    packed_trials       trials through Milpa's trainer and scores
+    single_trials       the same by PEFT
+    device              a clock, and the matrix peak
+    useful_work         operations that a trial can't do without
+    packing_figures     rates, ratios, bytes
 """

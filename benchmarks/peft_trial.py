@@ -91,16 +91,20 @@ def with_lora(base: Any, trial: PlannedTrial, matrices: Sequence[str]) -> Any:
     generator = torch.Generator().manual_seed(trial.seed)
     for target in targets:
         a_RI = model.get_submodule(f"base_model.model.{target}").lora_A["default"].weight
-        torch.nn.init.kaiming_uniform_(a_RI, a=math.sqrt(5), generator=generator)
+        drawn = torch.empty(a_RI.shape, dtype=a_RI.dtype)  # on the CPU: the same on every device
+        torch.nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+        restore([a_RI], [drawn])
     return model
 
 
-def train(model: Any, person: Person, trial: PlannedTrial, clock: Clock) -> tuple[float, int]:
+def train(
+    model: Any, person: Person, trial: PlannedTrial, clock: Clock, patience_epochs: int = 1
+) -> tuple[float, int]:
     """Trains all stages and leaves the best weights in the model: their loss, and the steps."""
     weights = [p for p in model.parameters() if p.requires_grad]
     best, best_weights, steps = math.inf, copied(weights), 0
     for number, stage in enumerate(person.stages):
-        stage_best, stage_weights = math.inf, copied(weights)
+        stage_best, stage_weights, stale_epochs = math.inf, copied(weights), 0
         for stage_steps in epochs(model, weights, stage, number, trial):
             steps += stage_steps
             with clock.phase("validate"):
@@ -110,7 +114,8 @@ def train(model: Any, person: Person, trial: PlannedTrial, clock: Clock) -> tupl
                 stage_best, stage_weights = loss, copied(weights)
             if loss < best:
                 best, best_weights = loss, copied(weights)
-            if not improved:
+            stale_epochs = 0 if improved else stale_epochs + 1
+            if stale_epochs >= patience_epochs:
                 break
         restore(weights, stage_weights)
     restore(weights, best_weights)
@@ -130,7 +135,7 @@ def epochs(
         model.train()
         for rows in shuffled(stage.rows, trial.seed * 1_000_003 + number * 1009 + epoch):
             optimizer.zero_grad(set_to_none=True)
-            model(**padded(rows, side="right")).loss.backward()
+            model(**padded(rows, "right", model.device)).loss.backward()
             optimizer.step()
             scheduler.step()
         yield epoch_steps
@@ -151,16 +156,17 @@ def shuffled(rows: Sequence[Row], seed: int) -> Iterator[list[Row]]:
         yield [rows[i] for i in order[start : start + BATCH_ROWS]]
 
 
-def padded(rows: Sequence[Row], side: str) -> dict[str, Tensor]:
+def padded(rows: Sequence[Row], side: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """A batch as the model takes it, as wide as its longest row."""
     tokens = [torch.tensor(row) for row, _ in rows]
     labels = [torch.tensor([IGNORED] * start + list(row[start:])) for row, start in rows]
     ones = [torch.ones_like(row) for row in tokens]
-    return {
+    batch = {
         "input_ids": pad_sequence(tokens, batch_first=True, padding_side=side),
         "attention_mask": pad_sequence(ones, batch_first=True, padding_side=side),
         "labels": pad_sequence(labels, True, IGNORED, padding_side=side),
     }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 @torch.inference_mode()
@@ -170,7 +176,7 @@ def validation_loss(model: Any, rows: Sequence[Row]) -> float:
     by_length = sorted(rows, key=lambda row: len(row[0]))
     nats = tokens = 0.0
     for start in range(0, len(by_length), EVALUATION_ROWS):
-        batch = padded(by_length[start : start + EVALUATION_ROWS], side="right")
+        batch = padded(by_length[start : start + EVALUATION_ROWS], "right", model.device)
         count = int((batch["labels"] != IGNORED).sum())
         nats += float(model(**batch).loss) * count
         tokens += count
@@ -185,7 +191,7 @@ def answers(model: Any, tokenizer: Any, person: Person, ends: Sequence[int]) -> 
     texts = [""] * len(by_length)
     for start in range(0, len(by_length), ANSWER_ROWS):
         some = by_length[start : start + ANSWER_ROWS]
-        batch = padded([(person.prompts[i], 0) for i in some], side="left")
+        batch = padded([(person.prompts[i], 0) for i in some], "left", model.device)
         del batch["labels"]
         written = model.generate(
             **batch,

@@ -65,8 +65,21 @@ class Base:
         return cls.wrap(source, model, loading.tokenizer(source))
 
     @classmethod
-    def wrap(cls, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Base:
-        """A base around a model and tokenizer in memory; freezes the model."""
+    def wrap(
+        cls,
+        name: str,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        fingerprint: str | None = None,
+    ) -> Base:
+        """A base around a model and tokenizer in memory; freezes the model.
+
+        Args:
+            name: what it was loaded from.
+            model: a causal language model of transformers.
+            tokenizer: its tokenizer.
+            fingerprint: read off files or weights if not given.
+        """
         model.requires_grad_(False).eval()
         freeze_linears(model)
         family = family_of(model.config.model_type)
@@ -80,11 +93,10 @@ class Base:
             }
             for i in range(len(modules[family.layers]))
         )
-        fingerprint = (
-            fingerprint_of(Path(name), prompt.name)
-            if Path(name).is_dir()
-            else (fingerprint_of_model(model, tokenizer, prompt.name))
-        )
+        if fingerprint is None and Path(name).is_dir():
+            fingerprint = fingerprint_of(Path(name), prompt.name)
+        elif fingerprint is None:
+            fingerprint = fingerprint_of_model(model, tokenizer, prompt.name)
         return cls(name, model, tokenizer, prompt, family, layers, context, offset, fingerprint)
 
     @property

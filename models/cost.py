@@ -85,17 +85,18 @@ class Costs:
         width = max(len(row.tokens) for row, _ in batch)
         lowest = _lowest([configuration for _, configuration in batch])
         return sum(
-            width * self._token_bytes(configuration, lowest) + row.predicted * self.predicted
+            width * self.token_bytes(configuration, lowest) + row.predicted * self.predicted
             for row, configuration in batch
         )
 
     def padded_tokens(self, room_bytes: float, configurations: Sequence[MemoryConfig]) -> int:
         """How many padded tokens of a pack fit, if all are of the dearest memory and predicted."""
         lowest = _lowest(configurations)
-        dearest = max(self._token_bytes(c, lowest) for c in configurations) + self.predicted
+        dearest = max(self.token_bytes(c, lowest) for c in configurations) + self.predicted
         return max(1, int(room_bytes / dearest))
 
-    def _token_bytes(self, configuration: MemoryConfig, lowest: int) -> float:
+    def token_bytes(self, configuration: MemoryConfig, lowest: int) -> float:
+        """What one padded token keeps under a memory, in a pack whose lowest layer that is."""
         adapted = self.adapted + self.rank * configuration.rank
         above = len(self.per_rank) - lowest
         return self.token + self.layer * above + adapted * len(configuration.layers)

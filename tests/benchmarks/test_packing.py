@@ -1,0 +1,66 @@
+"""The packing benchmark runs anywhere, and both of its sides do the same work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import packing, short_users
+from benchmarks.shapes import SHAPES
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The figures of a tiny run."""
+    out: Path = tmp_path_factory.mktemp("packing") / "found.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(short_users, "MOST", 36)
+        words = "--device cpu --base-shape tiny --dtype float32 --memories 3 1 --users 2 --trials 2"
+        packing.main([*words.split(), "--out", str(out)])
+    content: dict[str, Any] = json.loads(out.read_text())
+    return content
+
+
+def test_both_sides_train_the_same(found: dict[str, Any]) -> None:
+    (base,) = found["bases"]
+    alone, (one, three) = base["peft"], base["packed"]
+    assert (alone["memories"], one["memories"], three["memories"]) == (1, 1, 3)
+    assert (alone["trials"], one["trials"], three["trials"]) == (2, 2, 6)
+    assert alone["steps_per_trial"] == one["steps_per_trial"] == three["steps_per_trial"] > 20
+    assert one["mean_loss_nats"] == pytest.approx(alone["mean_loss_nats"], abs=1e-4)
+    assert one["occupancy"] == 1.0 >= three["occupancy"] > 0.5
+
+
+def test_ratios_bounds_and_shares_fit_together(found: dict[str, Any]) -> None:
+    (base,) = found["bases"]
+    alone = base["peft"]
+    for pack in base["packed"]:
+        for kind, rate in (("trials", "trials_per_hour"), ("trainings", "trainings_per_hour")):
+            assert pack[f"{kind}_times_peft"] == pytest.approx(pack[rate] / alone[rate])
+        assert pack["trials_bound"] * alone["share_of_peak"] == pytest.approx(1)
+        assert 0 < pack["share_of_peak"] < 1
+        assert pack["trials_per_hour"] < pack["trainings_per_hour"]
+        assert pack["foretold_bytes"] >= pack["lean_bytes"] > 0
+        assert pack["peak_bytes"] is None  # only a GPU counts it
+
+
+def test_every_switch_has_its_row(found: dict[str, Any]) -> None:
+    rows = found["bases"][0]["ablation"]
+    assert [row["switch"] for row in rows] == [*packing.ABLATIONS]
+    assert all(row["memories"] == 3 and row["default_times_this"] > 0 for row in rows)
+    assert {row["steps_per_trial"] for row in rows} == {
+        found["bases"][0]["peft"]["steps_per_trial"]
+    }
+
+
+def test_users_have_30_to_200_short_items_and_sizes_are_spread() -> None:
+    users = short_users.histories(5, seed=1)
+    sizes = sorted(len(user.interactions) for user in users)
+    assert sizes == [47, 81, 115, 149, 183]
+    assert short_users.histories(5, seed=1) == users
+    words = [len(i.response.split()) for user in users for i in user.interactions]
+    assert 4 <= min(words) <= max(words) <= 20
+    assert [set(sizes) for sizes in SHAPES.values()] == [{"tiny", "1b", "7b"}] * 2
