@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +66,12 @@ def test_users_have_30_to_200_short_items_and_sizes_are_spread() -> None:
     words = [len(i.response.split()) for user in users for i in user.interactions]
     assert 4 <= min(words) <= max(words) <= 20
     assert [set(sizes) for sizes in SHAPES.values()] == [{"tiny", "1b", "7b"}] * 2
+
+
+def test_it_needs_no_ray_and_nothing_of_the_search() -> None:
+    absent = dict.fromkeys(("ray", "optuna", "botorch", "datasets"))
+    program = f"import sys\nsys.modules.update({absent})\nimport benchmarks.packing"
+    root = Path(packing.__file__).parents[1]
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -43,6 +43,13 @@ def bench(folder: RunFolder) -> Workbench:
 
 
 @pytest.fixture(scope="module")
+def in_4_bits(folder: RunFolder) -> Workbench:
+    experiment = Experiment("data", "base", injection_epochs=0, items=2, dtype="4bit")
+    base = str(folder.path.parent / "base")
+    return Workbench(BenchSettings(folder.path, base, experiment, "cpu"))
+
+
+@pytest.fixture(scope="module")
 def digests(folder: RunFolder) -> list[str]:
     return [user_digest(folder.key(), user) for user in tiny_run.USERS]
 
@@ -74,6 +81,16 @@ def test_trials_of_several_users_give_checkpoints_and_objectives(
         assert end["steps"] >= 20
         assert end["loss_nats"] > 0
         assert 0 <= end["rouge_l"] <= 1
+
+
+def test_a_trial_runs_on_a_base_in_the_experiments_numbers(
+    bench: Workbench, in_4_bits: Workbench, digests: list[str]
+) -> None:
+    losses = []
+    for one in (bench, in_4_bits):
+        one.add("numbers", digests[0], CONFIG, seed=0)
+        losses.append(worked(one)["numbers"][-1]["loss_nats"])
+    assert 1e-4 < abs(losses[0] - losses[1]) < 1
 
 
 def test_a_trial_gives_the_same_alone_and_beside_others(
