@@ -7,26 +7,32 @@ shares (pages that several processes map count once), read once a second where t
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 PERIOD_SECONDS = 0.1
-MEMORY_EVERY = 10  # periods
+SELDOM = 10  # periods between two looks at memory and titles
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one command with all its processes; `ready_cpu_seconds` are those before it was ready."""
+    """Of one command with all its processes.
+
+    `ready_cpu_seconds` are those before it was ready; `by_process` are all by what processes are.
+    """
 
     wall_seconds: float
     cpu_seconds: float
     ready_cpu_seconds: float
     peak_bytes: int
+    by_process: Mapping[str, float]
 
 
 def cost(command: Sequence[str], log: Path, ready: Path) -> Cost:
@@ -51,7 +57,7 @@ def cost(command: Sequence[str], log: Path, ready: Path) -> Cost:
     wall = time.monotonic() - began
     if process.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} failed: see {log}")
-    return Cost(wall, tree.total, ready_cpu_seconds, tree.peak_bytes)
+    return Cost(wall, tree.total, ready_cpu_seconds, tree.peak_bytes, tree.by_process)
 
 
 class _Tree:
@@ -60,12 +66,21 @@ class _Tree:
     def __init__(self) -> None:
         self.peak_bytes = 0
         self._cpu_seconds: dict[psutil.Process, float] = {}
+        self._titles: dict[psutil.Process, str] = {}
         self._reads = 0
 
     @property
     def total(self) -> float:
         """CPU-seconds of all processes, those that have ended too."""
         return sum(self._cpu_seconds.values())
+
+    @property
+    def by_process(self) -> dict[str, float]:
+        """The same by what a process called itself last."""
+        found: defaultdict[str, float] = defaultdict(float)
+        for process, seconds in self._cpu_seconds.items():
+            found[self._titles.get(process, "short-lived")] += seconds
+        return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
     def read(self, root: int) -> None:
         """Takes in what every process has spent so far."""
@@ -76,10 +91,19 @@ class _Tree:
             except psutil.Error:  # it has ended
                 continue
             self._cpu_seconds[process] = times.user + times.system
-        if self._reads % MEMORY_EVERY == 0:
-            held = sum(_memory(process) for process in self._cpu_seconds)
-            self.peak_bytes = max(self.peak_bytes, held)
+        if self._reads % SELDOM == 0:
+            self._read_seldom()
         self._reads += 1
+
+    def _read_seldom(self) -> None:
+        held = 0
+        for process in self._cpu_seconds:
+            try:
+                held += int(process.memory_full_info().pss)
+                self._titles[process] = _title(process)
+            except psutil.Error:  # it has ended
+                continue
+        self.peak_bytes = max(self.peak_bytes, held)
 
 
 def _below(root: int) -> list[psutil.Process]:
@@ -90,8 +114,10 @@ def _below(root: int) -> list[psutil.Process]:
         return []
 
 
-def _memory(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0
+def _title(process: psutil.Process) -> str:
+    """A Ray worker's class or task, a script's name, or a program's."""
+    words = process.cmdline() or ["ended"]
+    if words[0].startswith("ray::"):
+        return re.split(r"[./ ]", words[0])[0]
+    scripts = [word for word in words if word.endswith(".py")]
+    return Path((scripts or words)[0]).name

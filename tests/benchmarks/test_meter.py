@@ -24,6 +24,8 @@ def test_children_are_counted(tmp_path: Path) -> None:
     assert 1.3 < spent.cpu_seconds < 2.0
     assert 0.4 < spent.ready_cpu_seconds < 1.0
     assert spent.peak_bytes > 2**20
+    assert sum(spent.by_process.values()) == pytest.approx(spent.cpu_seconds)
+    assert any(name.startswith("python") for name in spent.by_process)
 
 
 def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:

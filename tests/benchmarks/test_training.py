@@ -15,7 +15,7 @@ from tests.cluster import tiny_run
 
 
 def measured(dtype: str, loss_apart: float) -> Measured:
-    cost = Cost(1.0, 1.0, 0.5, 1)
+    cost = Cost(1.0, 1.0, 0.5, 1, {})
     return Measured("chat", dtype, "fresh", cost, 1, {}, 2.0, 0.5, loss_apart=loss_apart)
 
 
@@ -27,6 +27,7 @@ def test_unequal_losses_are_found_by_precision() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_all_systems_run_the_same_trials(tmp_path: Path) -> None:
     data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)
     out = tmp_path / "out"

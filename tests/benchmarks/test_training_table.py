@@ -10,8 +10,10 @@ import pytest
 from benchmarks.meter import Cost
 from benchmarks.training_table import PHASES, Measured, table
 
-OURS_COST = Cost(wall_seconds=20.0, cpu_seconds=30.0, ready_cpu_seconds=12.0, peak_bytes=2 * 10**9)
-THEIR_COST = Cost(60.0, 100.0, 10.0, 3 * 10**9)
+OURS_COST = Cost(
+    wall_seconds=20.0, cpu_seconds=30.0, ready_cpu_seconds=12.0, peak_bytes=2 * 10**9, by_process={}
+)
+THEIR_COST = Cost(60.0, 100.0, 10.0, 3 * 10**9, {})
 
 
 def trial(person: int, loss: float, **others: Any) -> dict[str, Any]:
