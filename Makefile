@@ -7,6 +7,7 @@
 #   make check      ruff and mypy
 #   make fix        let ruff repair what it can
 #   make bench      a search and its comparison: DATA=... BASE=... [OUT=...]
+#   make bench-train  what trials cost against Tune with PEFT: DATA="... ..." BASE=... [OUT=...]
 #   make clean      remove what these targets made
 #
 # Another Python: make test PYTHON=/path/to/python3.12
@@ -15,7 +16,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-CODE := cluster models search serve examples milpa.py
+CODE := cluster models search serve examples benchmarks milpa.py
 DEMO := demo
 
 # Nothing is told to anybody, and for demo and tests nothing is downloaded but packages.
@@ -26,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that spin while they wait take the cores from whatever else runs on them.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: setup demo test test-long check fix bench clean
+.PHONY: setup demo test test-long check fix bench bench-train clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -66,6 +67,12 @@ bench: $(INSTALLED)
 	@test -n '$(DATA)' -a -n '$(BASE)' || { \
 	  echo "make bench needs data and a base: make bench DATA=... BASE=... OUT=..." >&2; exit 2; }
 	$(BIN)/python -m benchmarks.real_users --data '$(DATA)' --base '$(BASE)' --out '$(or $(OUT),runs/bench)'
+
+bench-train: $(INSTALLED)
+	@test -n '$(DATA)' -a -n '$(BASE)' || { \
+	  echo "make bench-train needs data and a base: make bench-train DATA=... BASE=..." >&2; exit 2; }
+	$(BIN)/python -m benchmarks.training --data $(DATA) --examples 4 --base '$(BASE)' \
+	  --out '$(or $(OUT),runs/bench-train)'
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -7,7 +7,7 @@ PEFT's layers, the model's own loss from `labels`, `generate`.
 
 What a careful engineer does is done here too: batches padded to their longest row, evaluation
 sorted by length, the fused optimiser, no gradient below the lowest LoRA (the base is frozen),
-answers of all items in as few batches as pay.
+answers of all items in one batch with a key-value cache, autocast where the base is in bfloat16.
 """
 
 from __future__ import annotations
@@ -135,10 +135,21 @@ def epochs(
         model.train()
         for rows in shuffled(stage.rows, trial.seed * 1_000_003 + number * 1009 + epoch):
             optimizer.zero_grad(set_to_none=True)
-            model(**padded(rows, "right", model.device)).loss.backward()
+            torch.autograd.backward(loss_of(model, padded(rows, "right", model.device)))
             optimizer.step()
             scheduler.step()
         yield epoch_steps
+
+
+def loss_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean loss per token; on a base in bfloat16 LoRAs, kept in float32, are multiplied in it too.
+
+    NOTE: autocast keeps its copies of weights until it ends: it must not last longer than a step.
+    """
+    low = model.get_input_embeddings().weight.dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        loss: Tensor = model(**batch).loss
+    return loss
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -178,7 +189,7 @@ def validation_loss(model: Any, rows: Sequence[Row]) -> float:
     for start in range(0, len(by_length), EVALUATION_ROWS):
         batch = padded(by_length[start : start + EVALUATION_ROWS], "right", model.device)
         count = int((batch["labels"] != IGNORED).sum())
-        nats += float(model(**batch).loss) * count
+        nats += float(loss_of(model, batch)) * count
         tokens += count
     return nats / tokens
 
