@@ -147,7 +147,7 @@ def loss_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     NOTE: autocast keeps its copies of weights until it ends: it must not last longer than a step.
     """
     low = model.get_input_embeddings().weight.dtype == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=low):
         loss: Tensor = model(**batch).loss
     return loss
 
