@@ -27,7 +27,7 @@ class Bench(Protocol):
         """One step of the pack: its checkpoints and failures."""
 
     def ready(self) -> Sequence[str]:
-        """Tasks that wait for their scores."""
+        """Tasks to be scored now; none while more are worth waiting for."""
 
     def score(self, names: Sequence[str]) -> Events:
         """The ends of these tasks, scored together."""

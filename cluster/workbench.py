@@ -32,6 +32,8 @@ from models.registry import Registry
 from models.scoring import answers, evaluation_items, losses, mean_rouge_l, score
 from search.space import MemoryConfig
 
+GATHERED_SHARE = 0.25  # of the tasks in hand, that are scored together
+
 
 @dataclass(frozen=True)
 class BenchSettings:
@@ -122,8 +124,9 @@ class Workbench:
         return events
 
     def ready(self) -> list[str]:
-        """Tasks that wait for their scores."""
-        return list(self._ended)
+        """Tasks to be scored now: answers are cheap together, so a few wait for one another."""
+        enough = len(self._ended) >= GATHERED_SHARE * len(self._jobs)
+        return list(self._ended) if enough or not self._fitting.running else []
 
     def busy(self) -> bool:
         """Whether anything trains or waits for scores."""
