@@ -26,6 +26,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.long
 def test_both_sides_train_the_same(found: dict[str, Any]) -> None:
     (base,) = found["bases"]
     alone, (one, three) = base["peft"], base["packed"]
@@ -36,6 +37,7 @@ def test_both_sides_train_the_same(found: dict[str, Any]) -> None:
     assert one["occupancy"] == 1.0 >= three["occupancy"] > 0.5
 
 
+@pytest.mark.long
 def test_ratios_bounds_and_shares_fit_together(found: dict[str, Any]) -> None:
     (base,) = found["bases"]
     alone = base["peft"]
@@ -49,6 +51,7 @@ def test_ratios_bounds_and_shares_fit_together(found: dict[str, Any]) -> None:
         assert pack["peak_bytes"] is None  # only a GPU counts it
 
 
+@pytest.mark.long
 def test_every_switch_has_its_row(found: dict[str, Any]) -> None:
     rows = found["bases"][0]["ablation"]
     assert [row["switch"] for row in rows] == [*packing.ABLATIONS]
