@@ -82,7 +82,10 @@ class Example:
 
 @dataclass(frozen=True)
 class UserResult:
-    """One searched user: who, on how much, what won, and how good it is beside the base."""
+    """One searched user: who, on how much, what won, and how good it is beside the base.
+
+    `strength` is the share of the trained memory that is kept; 0 for the base.
+    """
 
     user_id: str
     digest: str
@@ -92,6 +95,7 @@ class UserResult:
     reason: str | None
     configuration: MemoryConfig
     parameters: int
+    strength: float
     anchor: Measured
     winner: Measured
     examples: tuple[Example, ...] = ()

@@ -27,6 +27,7 @@ def publish(
     identity: BaseIdentity,
     subject: Subject,
     state: UserState | None,
+    strength: float,
     base: Scores,
     won: Scores,
     reason: str | None,
@@ -38,18 +39,20 @@ def publish(
         identity: the base that the memory belongs to.
         subject: the user.
         state: the memory; None is the base.
+        strength: how much of what was trained it keeps (see `models/strength.py`).
         base: the base's scores on the user's validation items.
         won: the memory's on the same items.
         reason: why there is no memory, if not because nothing beat the base.
     """
     if state is None or won.loss_nats >= base.loss_nats:
-        state, won = None, base
-    result = _result(subject, state, base, won, reason or WINNER_IS_BASE)
+        state, won, strength = None, base, 0.0
+    result = _result(subject, state, strength, base, won, reason or WINNER_IS_BASE)
     objectives = {
         "loss_nats": won.loss_nats,
         "rouge_l": won.rouge_l,
         "base_loss_nats": base.loss_nats,
         "base_rouge_l": base.rouge_l,
+        "strength": strength,
     }
     Registry(folder.registry).publish(
         state or without_memory(subject.user_id), identity, objectives, result.reason
@@ -66,7 +69,12 @@ def without_memory(user_id: str) -> UserState:
 
 
 def _result(
-    subject: Subject, state: UserState | None, base: Scores, won: Scores, reason: str
+    subject: Subject,
+    state: UserState | None,
+    strength: float,
+    base: Scores,
+    won: Scores,
+    reason: str,
 ) -> UserResult:
     found = BASE_CONFIG if state is None else MemoryConfig.from_json(state.configuration)
     return UserResult(
@@ -78,6 +86,7 @@ def _result(
         reason=reason if state is None else None,
         configuration=found,
         parameters=0 if state is None else sum(t.numel() for t in state.tensors.values()),
+        strength=strength,
         anchor=Measured.of(base),
         winner=Measured.of(won),
         examples=_examples(subject.items, base.answers, won.answers),

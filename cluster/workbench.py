@@ -30,6 +30,7 @@ from models.personalizer import Budget, Finished, Task, attach
 from models.published import BaseIdentity
 from models.registry import Registry
 from models.scoring import answers, evaluation_items, losses, mean_rouge_l, score
+from models.strength import moderated
 from search.space import MemoryConfig
 
 GATHERED_SHARE = 0.25  # of the tasks in hand, that are scored together
@@ -243,6 +244,9 @@ class Workbench:
         """Publishes a winner, or the base where full training did not beat it after all."""
         job, state = self._jobs[name], self._ended[name].state
         user, persona = job.user, job.user.persona(self._experiment.user_said)
+        items, strength = evaluation_items(user.validation), 1.0
+        if state is not None:
+            state, strength = moderated(self._base, self._attach, state, items, self._method.prompt)
         base, won = score(
             self._base,
             self._attach,
@@ -251,10 +255,10 @@ class Workbench:
             [user.answer_tokens] * 2,
             [persona] * 2,
             self._method.prompt,
-            [evaluation_items(user.validation)] * 2,
+            [items] * 2,
         )
         identity = BaseIdentity.of(self._base)
-        result = publish(self._folder, identity, user, state, base, won, job.reason)
+        result = publish(self._folder, identity, user, state, strength, base, won, job.reason)
         counts = dict(self._ended[name].counts)
         won_nats = result.winner.loss_nats
         return {"loss_nats": won_nats, "kind": result.kind, "counts": counts, "done": True}

@@ -45,6 +45,7 @@ def user(place: int) -> UserResult:
         reason=None if configuration.layers else "no configuration was better than the base",
         configuration=configuration,
         parameters=1000 * configuration.rank,
+        strength=0.75,
         anchor=anchor,
         winner=winner,
         examples=(Example(f"query: {text}", f"truth: {text}", "base says", f"winner: {text}"),),

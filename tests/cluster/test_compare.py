@@ -78,6 +78,7 @@ def a_user(user_id: str, digest: str) -> UserResult:
         reason=None,
         configuration=configuration,
         parameters=0,
+        strength=1.0,
         anchor=anything,
         winner=anything,
     )

@@ -36,7 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def bench(folder: RunFolder) -> Workbench:
     experiment = Experiment(
-        "data", "base", injection_epochs=1, tuning_epochs=1, winner_epochs=2, items=2
+        "data",
+        "base",
+        injection_epochs=1,
+        tuning_epochs=1,
+        winner_epochs=2,
+        items=2,
+        dtype="float32",
     )
     base = str(folder.path.parent / "base")
     return Workbench(BenchSettings(folder.path, base, experiment, "cpu"))
