@@ -63,7 +63,7 @@ def held(setup: Setup, trials: Trials, costs: Costs) -> Figures:
         sum(config.parameter_count(costs.per_rank) for config in together)
         for together in trials.together
     )
-    batch = trials.padded_tokens * _bytes_of_a_token(setup, costs)
+    batch = _batch_bytes(setup, trials.padded_tokens, costs)
     lean = costs.base + weights * LEAN_BYTES + batch
     peak = trials.peak_bytes
     return {
@@ -76,11 +76,12 @@ def held(setup: Setup, trials: Trials, costs: Costs) -> Figures:
     }
 
 
-def _bytes_of_a_token(setup: Setup, costs: Costs) -> float:
-    """Mean over the trials, in a pack whose lowest layer is the first."""
+def _batch_bytes(setup: Setup, tokens: int, costs: Costs) -> float:
+    """Of the trials' mean configuration, in a pack whose lowest layer is the first."""
     layers = statistics.fmean(costs.token_bytes(task.configuration, 0) for task in setup.tasks)
     predicted = sum(work.predicted_tokens for work in setup.work)
-    return layers + costs.predicted * predicted / sum(w.trained_tokens for w in setup.work)
+    share = predicted / sum(work.trained_tokens for work in setup.work)
+    return tokens * layers + costs.head_bytes(round(tokens * share))
 
 
 def _number(figures: Figures, name: str) -> float:

@@ -7,10 +7,11 @@ and every switch of the trainer. So it is measured, on the device, with the code
 short batches tell how the peak grows with each of
 
     padded tokens, layers above the pack's lowest, layers that hold a memory, their rank,
-    predicted tokens (each brings a row of the vocabulary), weights of the memories.
+    predicted tokens, weights of the memories.
 
 The peak is the highest of several moments of a step, each linear in these. So it is convex, and the
-straight line between two measured ends lies on the safe side.
+straight line between two measured ends lies on the safe side. The head, which takes tokens a chunk
+at a time, is measured by itself, below a chunk's size and above it, and added.
 
 It knows no trainer: who asks decides what to do with the room.
 """
@@ -25,6 +26,7 @@ import torch
 
 from models.bank import Bank, Memory
 from models.base import Base
+from models.head import token_nll
 from models.loss import row_nll
 from models.peak import peak
 from models.prompt import Row
@@ -33,6 +35,7 @@ from search.space import RANKS, MemoryConfig
 STATE_BYTES = 20  # of a weight in float32: itself, gradient, two moments, the best so far
 _ROWS = 8  # of a measured batch
 _TOKENS = 64  # in each of its rows
+_FEW, _MANY = 64, 16384  # tokens within a chunk of the head, and beyond one
 _USABLE = 0.9  # of what is free: an allocator can't fill every gap
 
 
@@ -45,7 +48,9 @@ class Costs:
     layer: float  # a token and a layer from the pack's lowest upwards
     adapted: float  # a token and a layer that holds its memory
     rank: float  # a token, such a layer and one of its ranks
-    predicted: float  # a token that the loss is taken on
+    logits: float  # a token in the first chunk of those that the loss is taken on
+    predicted: float  # any such token
+    head: float  # the first chunk's logits
     weight: float  # a weight of a memory in training, in all
     per_rank: tuple[int, ...]
 
@@ -61,17 +66,20 @@ class Costs:
         top = _slope(base, MemoryConfig((count - 1,), low, 1.0))
         bottom = _slope(base, MemoryConfig((0,), low, 1.0))
         narrow = _slope(base, MemoryConfig(every, low, 1.0))
-        wide, unread = _slope(base, whole), _slope(base, whole, is_read=False)
+        wide = _slope(base, whole)
+        logits, predicted, head = _head_costs(base)
         layer = (bottom - top) / others
         of_low = (narrow - bottom) / others
         rank = (wide - narrow) / count / (high - low)
         return cls(
             base=sum(t.nbytes for t in (*base.model.parameters(), *base.model.buffers())),
-            token=top - layer - of_low - (wide - unread),
+            token=top - layer - of_low,
             layer=layer,
             adapted=of_low - rank * low,
             rank=rank,
-            predicted=wide - unread,
+            logits=logits,
+            predicted=predicted,
+            head=head,
             weight=STATE_BYTES + _weight_slope(base, whole),
             per_rank=_per_rank(base),
         )
@@ -84,16 +92,20 @@ class Costs:
         """What rows keep that run together, each under a memory of its configuration."""
         width = max(len(row.tokens) for row, _ in batch)
         lowest = _lowest([configuration for _, configuration in batch])
-        return sum(
-            width * self.token_bytes(configuration, lowest) + row.predicted * self.predicted
-            for row, configuration in batch
-        )
+        layers = sum(width * self.token_bytes(c, lowest) for _, c in batch)
+        return layers + self.head_bytes(sum(row.predicted for row, _ in batch))
 
     def padded_tokens(self, room_bytes: float, configurations: Sequence[MemoryConfig]) -> int:
         """How many padded tokens of a pack fit, if all are of the dearest memory and predicted."""
         lowest = _lowest(configurations)
-        dearest = max(self.token_bytes(c, lowest) for c in configurations) + self.predicted
-        return max(1, int(room_bytes / dearest))
+        dearest = max(self.token_bytes(c, lowest) for c in configurations)
+        within_chunk = room_bytes / (dearest + self.logits)
+        beyond = (room_bytes - self.head) / (dearest + self.predicted)
+        return max(1, int(within_chunk), int(beyond))
+
+    def head_bytes(self, predicted: int) -> float:
+        """What the loss of so many tokens keeps beside the layers."""
+        return min(predicted * self.logits, self.head + predicted * self.predicted)
 
     def token_bytes(self, configuration: MemoryConfig, lowest: int) -> float:
         """What one padded token keeps under a memory, in a pack whose lowest layer that is."""
@@ -119,10 +131,10 @@ def _per_rank(base: Base) -> tuple[int, ...]:
     return tuple(sum(i + o for i, o in layer) for layer in shapes)
 
 
-def _slope(base: Base, configuration: MemoryConfig, is_read: bool = True) -> float:
-    """Bytes of one more padded token, predicted if it is read."""
-    more = _peak(base, [configuration], 2 * _ROWS, is_read)
-    return (more - _peak(base, [configuration], _ROWS, is_read)) / (_ROWS * _width(base))
+def _slope(base: Base, configuration: MemoryConfig) -> float:
+    """Bytes of one more padded token that nobody predicts."""
+    more = _peak(base, [configuration], 2 * _ROWS)
+    return (more - _peak(base, [configuration], _ROWS)) / (_ROWS * _width(base))
 
 
 def _weight_slope(base: Base, configuration: MemoryConfig) -> float:
@@ -132,17 +144,34 @@ def _weight_slope(base: Base, configuration: MemoryConfig) -> float:
     return (more - _peak(base, [configuration] * 2, _ROWS)) / (2 * weights)
 
 
-def _peak(
-    base: Base, configurations: Sequence[MemoryConfig], count: int, is_read: bool = True
-) -> int:
+def _peak(base: Base, configurations: Sequence[MemoryConfig], count: int) -> int:
     """Most bytes of one step over rows that are dealt to fresh memories in turn."""
     memories = [Memory.initialise(base, c, seed) for seed, c in enumerate(configurations)]
-    rows = [Row((0,) * _width(base), 1 if is_read else _width(base) - 1)] * count
+    rows = [Row((0,) * _width(base), _width(base) - 1)] * count
     for parameter in (p for memory in memories for p in memory.parameters()):
         parameter.grad = torch.zeros_like(parameter)  # as after the first batch of a step
     dealt = [memories[i % len(memories)] for i in range(count)]
     with peak(base.device) as found, Bank.of(base).rows(dealt):
         torch.autograd.backward(row_nll(base, rows).sum())
+    return found.bytes
+
+
+def _head_costs(base: Base) -> tuple[float, float, float]:
+    """Bytes of a token within the first chunk, of one beyond it, and of that chunk's logits."""
+    few, twice_few, many, twice_many = (
+        _head_peak(base, count) for count in (_FEW, 2 * _FEW, _MANY, 2 * _MANY)
+    )
+    beyond = (twice_many - many) / _MANY
+    return (twice_few - few) / _FEW, beyond, many - beyond * _MANY
+
+
+def _head_peak(base: Base, count: int) -> int:
+    """Most bytes of the loss of so many hidden states, these among them."""
+    width = base.model.get_input_embeddings().weight.shape[1]
+    target_N = torch.zeros(count, dtype=torch.long, device=base.device)
+    with peak(base.device) as found:
+        hidden_ND = torch.zeros(count, width, dtype=base.dtype, device=base.device)
+        torch.autograd.backward(token_nll(base, hidden_ND.requires_grad_(), target_N).sum())
     return found.bytes
 
 

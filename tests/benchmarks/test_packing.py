@@ -20,7 +20,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out: Path = tmp_path_factory.mktemp("packing") / "found.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(short_users, "MOST", 36)
-        words = "--device cpu --base-shape tiny --dtype float32 --memories 3 1 --users 2 --trials 2"
+        words = "--device cpu --base-shape tiny --dtype float32 --memories 2 1 --users 2 --trials 2"
         packing.main([*words.split(), "--out", str(out)])
     content: dict[str, Any] = json.loads(out.read_text())
     return content
@@ -29,12 +29,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.long
 def test_both_sides_train_the_same(found: dict[str, Any]) -> None:
     (base,) = found["bases"]
-    alone, (one, three) = base["peft"], base["packed"]
-    assert (alone["memories"], one["memories"], three["memories"]) == (1, 1, 3)
-    assert (alone["trials"], one["trials"], three["trials"]) == (2, 2, 6)
-    assert alone["steps_per_trial"] == one["steps_per_trial"] == three["steps_per_trial"] > 20
+    alone, (one, two) = base["peft"], base["packed"]
+    assert (alone["memories"], one["memories"], two["memories"]) == (1, 1, 2)
+    assert (alone["trials"], one["trials"], two["trials"]) == (2, 2, 4)
+    assert alone["steps_per_trial"] == one["steps_per_trial"] == two["steps_per_trial"] > 20
     assert one["mean_loss_nats"] == pytest.approx(alone["mean_loss_nats"], abs=1e-4)
-    assert one["occupancy"] == 1.0 >= three["occupancy"] > 0.5
+    assert one["occupancy"] == 1.0 >= two["occupancy"] > 0.5
 
 
 @pytest.mark.long
@@ -55,7 +55,7 @@ def test_ratios_bounds_and_shares_fit_together(found: dict[str, Any]) -> None:
 def test_every_switch_has_its_row(found: dict[str, Any]) -> None:
     rows = found["bases"][0]["ablation"]
     assert [row["switch"] for row in rows] == [*packing.ABLATIONS]
-    assert all(row["memories"] == 3 and row["default_times_this"] > 0 for row in rows)
+    assert all(row["memories"] == 2 and row["default_times_this"] > 0 for row in rows)
     assert {row["steps_per_trial"] for row in rows} == {
         found["bases"][0]["peft"]["steps_per_trial"]
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.useful_work import Work
 from benchmarks.workload import Person, PlannedTrial, Stage
@@ -15,32 +18,46 @@ from search.space import MemoryConfig
 from tests.tiny import tiny_base
 
 TOKENS = tuple(range(5, 65))
-PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
+PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm)
+
+
+class Products(TorchDispatchMode):
+    """Operations of all matrix products inside, by torch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in PRODUCTS:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def counted(layers: tuple[int, ...], is_trained: bool) -> int:
     """Operations of all products of one row, forward and perhaps backward."""
-    base = tiny_base()
+    base = tiny_base(dtype=torch.float64)  # whose products are torch's own on every processor
     memory = Memory.initialise(base, MemoryConfig(layers, 8, 1e-3), 0)
-    with FlopCounterMode(display=False) as counter, Bank.of(base).rows([memory]):
+    with torch.set_grad_enabled(is_trained), Products() as done, Bank.of(base).rows([memory]):
         nll = row_nll(base, [Row(TOKENS, 40)])
         if is_trained:
             nll.sum().backward()
-    counts = counter.get_flop_counts()["Global"]
-    return sum(count for product, count in counts.items() if product in PRODUCTS)
+    return done.flops
 
 
 @pytest.mark.parametrize("layers", [(0, 1, 2, 3), (2,), (1, 3)])
 def test_a_row_of_training_and_one_of_validation(layers: tuple[int, ...]) -> None:
+    """What is computed twice to keep less is at most a few hundredths more."""
     row = (TOKENS, 40)
     trial = PlannedTrial(0, layers, 8, 1e-3, 0)
     learns = Person([Stage([row], 1)], [], [], [], 0)
     validates = Person([Stage([row], 1)], [row], [], [], 0)
     work = Work.of(tiny_base(), learns, trial)
     both = Work.of(tiny_base(), validates, trial)
-    assert work.training_flops == pytest.approx(counted(layers, True), rel=0.03)
+    assert 0.94 <= work.training_flops / counted(layers, True) <= 1
     read = both.training_flops - work.training_flops
-    assert read == pytest.approx(counted(layers, False), rel=0.03)
+    assert read == pytest.approx(counted(layers, False), rel=0.01)
     assert (work.trained_tokens, work.predicted_tokens) == (60, 20)
 
 
