@@ -66,7 +66,7 @@ class _Tree:
     def __init__(self) -> None:
         self.peak_bytes = 0
         self._cpu_seconds: dict[psutil.Process, float] = {}
-        self._titles: dict[psutil.Process, str] = {}
+        self._titles: defaultdict[psutil.Process, str] = defaultdict(str)
         self._reads = 0
 
     @property
@@ -79,7 +79,7 @@ class _Tree:
         """The same by what a process called itself last."""
         found: defaultdict[str, float] = defaultdict(float)
         for process, seconds in self._cpu_seconds.items():
-            found[self._titles.get(process, "short-lived")] += seconds
+            found[self._titles[process] or "short-lived"] += seconds
         return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
     def read(self, root: int) -> None:
@@ -100,7 +100,7 @@ class _Tree:
         for process in self._cpu_seconds:
             try:
                 held += int(process.memory_full_info().pss)
-                self._titles[process] = _title(process)
+                self._titles[process] = _title(process) or self._titles[process]
             except psutil.Error:  # it has ended
                 continue
         self.peak_bytes = max(self.peak_bytes, held)
@@ -115,8 +115,10 @@ def _below(root: int) -> list[psutil.Process]:
 
 
 def _title(process: psutil.Process) -> str:
-    """A Ray worker's class or task, a script's name, or a program's."""
-    words = process.cmdline() or ["ended"]
+    """A Ray worker's class or task, a script's name, or a program's; empty when it has ended."""
+    words = process.cmdline()
+    if not words:
+        return ""
     if words[0].startswith("ray::"):
         return re.split(r"[./ ]", words[0])[0]
     scripts = [word for word in words if word.endswith(".py")]
