@@ -1,22 +1,16 @@
+"""The Ray a run works on: how much of a machine it takes, and which clusters it refuses."""
+
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from cluster import connection
 from tests.cluster import tiny_run
-
-AUTHENTICATED = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 40}
+from tests.cluster.head import AUTHENTICATED, head
 
 
 @pytest.mark.parametrize(
@@ -38,39 +32,11 @@ def test_workers_find_what_the_driver_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert path == [str(tiny_run.ROOT), "/somewhere"]
 
 
-@pytest.fixture
-def head() -> Iterator[str]:
-    """A cluster on loopback that declares no slots."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="m-", dir="/tmp")
-    flags = ["--head", "--block", "--num-cpus=1", "--include-dashboard=false", f"--port={port}"]
-    flags += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--disable-usage-stats"]
-    environment = {**os.environ, **AUTHENTICATED}
-    words = [sys.executable, "-m", "ray.scripts.scripts", "start", *flags]
-    with (Path(folder) / "log").open("w") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
-    try:
-        end = time.monotonic() + 120
-        while "Ray runtime started" not in (Path(folder) / "log").read_text():
-            assert time.monotonic() < end, (Path(folder) / "log").read_text()
-            time.sleep(0.5)
-        yield f"127.0.0.1:{port}"
-    finally:
-        processes = [*psutil.Process(process.pid).children(recursive=True), process]
-        for one in processes:
-            one.kill()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.long
-def test_a_cluster_without_slots_is_refused_with_the_line_to_use(head: str, tmp_path: Path) -> None:
+def test_a_cluster_without_slots_is_refused_with_the_line_to_use(tmp_path: Path) -> None:
     data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)
-    words = tiny_run.command(data, base, tmp_path / "run", address=head)
 
-    def refusal(**environment: str) -> str:
+    def refusal(words: list[str], **environment: str) -> str:
         result = subprocess.run(
             words,
             capture_output=True,
@@ -82,8 +48,11 @@ def test_a_cluster_without_slots_is_refused_with_the_line_to_use(head: str, tmp_
         assert result.returncode == 2, result.stderr
         return result.stderr
 
-    assert "RAY_AUTH_TOKEN" in refusal(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="x" * 40)
-    message = refusal(**AUTHENTICATED)
+    with head({}) as cluster:
+        words = tiny_run.command(data, base, tmp_path / "run", address=cluster.address)
+        another = {**AUTHENTICATED, "RAY_AUTH_TOKEN": "x" * 40}
+        assert "RAY_AUTH_TOKEN" in refusal(words, **another)
+        message = refusal(words, **AUTHENTICATED)
     assert "declares no 'slot'" in message
-    assert f"ray start --address={head} --resources='{{\"slot\": 16}}'" in message
+    assert f"ray start --address={cluster.address} --resources='{{\"slot\": 16}}'" in message
     assert not (tmp_path / "run").exists()
