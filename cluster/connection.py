@@ -61,6 +61,11 @@ class Ground:
     namespace: str
 
 
+def output_is_logged() -> bool:
+    """Whether what this process prints becomes one of Ray's logs: a submitted job's does."""
+    return _JOB in os.environ
+
+
 @contextmanager
 def connected(
     address: str | None, slots: int | None, namespace: str, note_temporary: Any
@@ -78,7 +83,7 @@ def connected(
         ConnectionError: no cluster answers at the address.
         ValueError: the cluster declares no slots.
     """
-    if address is None and _JOB in os.environ:
+    if address is None and output_is_logged():
         address = "auto"
     if address is not None:
         with _joined(address, namespace) as ground:
@@ -125,7 +130,7 @@ def _embedded(folder: Path, slots: int | None, namespace: str) -> Iterator[Groun
 
 @contextmanager
 def _joined(address: str, namespace: str) -> Iterator[Ground]:
-    job = _JOB in os.environ  # a submitted job has its own environment
+    job = output_is_logged()  # a submitted job has its own environment
     variables = dict(_ENVIRONMENT) if job else {**_ENVIRONMENT, "PYTHONPATH": python_path()}
     try:
         ray.init(

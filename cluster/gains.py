@@ -87,7 +87,7 @@ def others_mean(matrix: Matrix, j: int) -> float | None:
     return fmean(values) if values else None
 
 
-def table(results: Results) -> Table | None:
+def table(results: Results, by_digest: bool = False) -> Table | None:
     """The personal gain of a run for a terminal; None where no memory was tried on a stranger."""
     if results.gain is None:
         return None
@@ -104,7 +104,8 @@ def table(results: Results) -> Table | None:
     for heading in ("own - base", "strangers' - base", "own - strangers'"):
         shown.add_column(heading, justify="right")
     for row in rows:
-        _add(shown, users[row.digest].user_id, row.own, row.strangers, row.personal)
+        name = row.digest if by_digest else users[row.digest].user_id
+        _add(shown, name, row.own, row.strangers, row.personal)
     shown.add_section()
     _add(shown, "mean", mean.own, mean.strangers, mean.personal)
     return shown

@@ -16,7 +16,7 @@ from cluster.folder import RunFolder
 from cluster.progress import Progress
 from cluster.users import FILE_NAME, Choice, choose
 from models.base import check
-from models.history import Histories
+from models.history import Histories, user_digest
 from search.storage import open_storage
 
 _LISTED = 10
@@ -48,7 +48,8 @@ class Prepared:
         split = f", {marked} of them not split between sessions" if marked else ""
         progress.note(f"{len(choice.searched)} users are searched{split}")
         for user in choice.left_out[:_LISTED]:
-            progress.note(f"left out: {user.user_id[:80]!r}: {user.reason}")
+            name = progress.name(user.user_id, user_digest(self.folder.key(), user.user_id))
+            progress.note(f"left out: {name}: {user.reason}")
         if len(choice.left_out) > _LISTED:
             progress.note(f"left out: {len(choice.left_out) - _LISTED} more")
 

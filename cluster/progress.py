@@ -1,6 +1,7 @@
 """How far a run is: a live table where somebody looks at a terminal, plain lines where not.
 
-It shows users by their digests. It is told what happens and decides nothing.
+It shows users by their digests; ids stand in what is said of those left out, unless the output is
+somebody's log. It is told what happens and decides nothing.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Progress:
 
     console: Console
     trials: int
+    by_digest: bool = False  # nobody's id is shown
     users: dict[str, UserProgress] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
@@ -59,6 +61,10 @@ class Progress:
             get_renderable=self._table, console=self.console, refresh_per_second=_REFRESH_HERTZ
         ):
             yield
+
+    def name(self, user_id: str, digest: str) -> str:
+        """What a user is called here."""
+        return digest if self.by_digest else repr(user_id[:80])
 
     def note(self, text: str) -> None:
         """Something that is true of the whole run."""

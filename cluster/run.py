@@ -22,7 +22,7 @@ from rich.console import Console
 
 from cluster import gains, report, results
 from cluster.asker import start_askers
-from cluster.connection import Ground, Place, connected
+from cluster.connection import Ground, Place, connected, output_is_logged
 from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
@@ -62,7 +62,7 @@ def search(
         RuntimeError: the search broke; `resume` goes on.
     """
     folder = RunFolder(out.absolute())
-    progress = Progress(console or Console(), experiment.trials)
+    progress = Progress(console or Console(), experiment.trials, by_digest=output_is_logged())
     with held(folder, resume):
         run = prepared(experiment, folder, resume, storage, examples)
         run.say(progress)
@@ -94,7 +94,7 @@ def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
     base_result = results.BaseResult(**{n: description[n] for n in names}, original=original)
     found = results.Results(content, base_result, population, _users(run), left_out, gain, seconds)
     results.save(found, run.folder.path)
-    if (shown := gains.table(found)) is not None:
+    if (shown := gains.table(found, progress.by_digest)) is not None:
         progress.console.print(shown)
 
 

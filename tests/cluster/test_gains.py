@@ -37,13 +37,15 @@ def test_own_and_others_are_means_over_the_same_users() -> None:
     assert own_and_others(((1.0,),)) == (None, None)
 
 
-def test_the_table_names_users_and_shows_the_mean() -> None:
+@pytest.mark.parametrize("by_digest", [False, True])
+def test_the_table_names_users_and_shows_the_mean(by_digest: bool) -> None:
     console = Console(file=io.StringIO(), width=120)
-    shown = table(results())
+    shown = table(results(), by_digest)
     assert shown is not None
     console.print(shown)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "ann" in printed
+    assert ("ann" in printed) is not by_digest
+    assert (results().users[0].digest in printed) is by_digest
     assert "-0.500" in printed
     assert "better than strangers' for" in printed
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from cluster.progress import Progress
@@ -42,6 +43,12 @@ def test_piped_it_writes_a_line_for_each_end() -> None:
         f"{USER} 2/4 published: milp, loss 3.1250",
         "7 tokens were cut from texts longer than the base's context",
     ]
+
+
+@pytest.mark.parametrize("by_digest", [False, True])
+def test_where_output_is_logged_nobody_is_named(by_digest: bool) -> None:
+    shown = Progress(Console(), 4, by_digest)
+    assert shown.name("ann/../etc", USER) == (USER if by_digest else "'ann/../etc'")
 
 
 def test_on_a_terminal_it_keeps_a_table() -> None:

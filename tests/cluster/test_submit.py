@@ -194,13 +194,16 @@ def test_a_submitted_search_runs_on_the_cluster_and_names_its_trials(
 ) -> None:
     tiny_model().save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
-    generate.write(tmp_path / "data", users=2, seed=0, population=1)
-    small = "--trials 2 --injection-epochs 1 --tuning-epochs 1 --winner-epochs 1 --items 4"
+    generate.write(tmp_path / "data", users=3, seed=0, population=1)  # one with too few items
+    small = "--min-items 50 "
+    small += "--trials 2 --injection-epochs 1 --tuning-epochs 1 --winner-epochs 1 --items 4"
     where = ("--data", tmp_path / "data/users", "--base", tmp_path / "base", "--out")
     words = ["search", *map(str, (*where, tmp_path / "run")), *small.split(), "--population", "off"]
     done = _run(f"submit({address!r}, {words!r})", **AUTHENTICATED)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "run/report.html").is_file()
+    assert re.search(r"left out: [0-9a-f]{16}: 40 items", done.stdout)  # what is printed is a log
+    assert "user-00" not in done.stdout
     named = [task for task in _tasks(address) if task["name"].startswith("milpa/")]
     trials = {task["name"] for task in named if re.match(TRIAL, task["name"])}
     assert len({name.split("/")[1] for name in trials}) == 2  # users, by digest
