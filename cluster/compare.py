@@ -81,9 +81,9 @@ def compare(
     results, console = load(run), console or Console()
     if not results.users:
         raise ValueError(f"{run}: expected at least one searched user, found none to compare")
-    comparison = _Run(run, results, seed, strangers, items).comparison(device, console)
     folder = run if out is None else out
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    comparison = _Run(run, results, seed, strangers, items).comparison(device, console)
     write_private(folder / "compare.json", json.dumps(comparison.to_json(), indent=1))
     write_private(folder / "compare.md", comparison_text.markdown(comparison))
     comparison_text.show(comparison, console)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from cluster.experiment import Experiment
 from cluster.results import write_private
 
 WAIT_SECONDS = 60.0
+_KEY_BYTES = 32
 _PACKAGES = ("ray", "torch", "transformers", "peft", "botorch", "gpytorch", "optuna")
 
 
@@ -96,11 +98,21 @@ class RunFolder:
             raise FileNotFoundError(f"expected the folder of a search, got {self.path}")
 
     def key(self) -> bytes:
-        """The key of user digests, drawn when first asked for."""
+        """The key of user digests, drawn when first asked for.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         file = self.path / "key"
         if not file.is_file():
-            write_private(file, secrets.token_bytes(32).hex())
-        return bytes.fromhex(file.read_text())
+            write_private(file, secrets.token_hex(_KEY_BYTES))
+        kept = file.read_text(encoding="ascii", errors="replace")
+        if not re.fullmatch(rf"[0-9a-f]{{{2 * _KEY_BYTES}}}", kept):
+            raise ValueError(
+                f"{file}: expected {2 * _KEY_BYTES} hexadecimal digits, got something else; put "
+                "the run's own key back, or start a new run folder"
+            )
+        return bytes.fromhex(kept)
 
     def begin(self, resume: bool) -> None:
         """Makes the folder, or opens it to go on.

@@ -242,6 +242,12 @@ def test_another_base_is_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "compare.json").exists()
 
 
+def test_where_nothing_can_be_written_nothing_is_measured(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError):
+        compare(run.folder, out=tmp_path / "file", device="a device that is not asked for")
+
+
 def test_bad_numbers_and_unfinished_runs_are_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--strangers: expected at least 1"):
         measure(run, strangers=0)

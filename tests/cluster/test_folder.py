@@ -60,6 +60,13 @@ def test_what_a_run_resolved_to_is_stored_with_versions(folder: RunFolder) -> No
     assert EXPERIMENT.differences(content) == []
 
 
+@pytest.mark.parametrize("damage", ["", "zz" * 32, "ab" * 31, "é" * 64])
+def test_a_damaged_key_is_named(folder: RunFolder, damage: str) -> None:
+    (folder.path / "key").write_text(damage, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run/key: expected 64 hexadecimal digits"):
+        folder.key()
+
+
 @pytest.mark.parametrize("damage", ["{", "[]"])
 def test_a_damaged_settings_file_is_named(folder: RunFolder, damage: str) -> None:
     folder.settings.write_text(damage)
