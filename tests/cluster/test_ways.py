@@ -1,11 +1,13 @@
-"""The whole way on other roads: a population from a file, PostgreSQL, a cluster by address."""
+"""The whole way on other roads: a population's file, PostgreSQL, a cluster by address, Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from optuna.trial import TrialState
@@ -112,3 +114,27 @@ def test_a_search_on_a_cluster_by_its_address(tmp_path: Path) -> None:
             content = file.read_bytes()
             assert not any(user.encode() in content for user in USERS), file
             assert b"carrots" not in content, file
+
+
+@pytest.mark.long
+def test_ctrl_c_leaves_nothing_running_and_a_run_to_go_on_with(tmp_path: Path) -> None:
+    data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)
+    run = tmp_path / "run"
+    words = tiny_run.command(data, base, run)
+    driver = Driver(words, tmp_path / "log")
+    driver.until(lambda: len(tiny_run.completed(run)) >= 2)
+    temporary = Path((run / "temporary").read_text())
+    started = psutil.Process(driver.process.pid).children(recursive=True)
+    assert temporary.is_dir()
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.process.wait(60) == 130, driver.log.read_text()
+    said = " ".join(driver.log.read_text().split())
+    assert f"go on with the same command, --out {run} --resume" in said
+    assert "Traceback" not in said
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+    assert not temporary.exists()
+    before = dict(tiny_run.completed(run))
+    Driver([*words, "--resume"], tmp_path / "log").finish()
+    after = tiny_run.completed(run)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == len(USERS) * (TRIALS + 1)
