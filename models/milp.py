@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from models.bank import Bank, Memory
 from models.base import Base
+from models.cost import room_bytes
 from models.history import Interaction, user_texts
 from models.personalizer import Budget, Finished, Report, Task, UserState
 from models.prompt import Row, newlines
@@ -65,7 +67,8 @@ class MilpFitting:
     def __init__(self, base: Base, method: str) -> None:
         self._base = base
         self._method = method
-        self._trainer = Trainer(base)
+        on_gpu = base.device.type == "cuda"
+        self._trainer = Trainer(base, room=partial(room_bytes, base.device) if on_gpu else None)
         self._tasks: dict[str, tuple[Task, dict[str, int]]] = {}
         self._done: list[Finished] = []
 

@@ -3,9 +3,9 @@
 The `Trainer` runs one optimiser step of every training it holds; each has its own batches,
 schedule, stages and stop, and joins or leaves between steps without changing its neighbours. The
 rows of a step are sorted by length and run a few thousand padded tokens at a time; since a memory's
-gradient is a sum over its rows, how rows are cut into such batches changes no result. Out of memory
-halves what runs at once and repeats the step; a single row that does not fit fails its own training
-only.
+gradient is a sum over its rows, how rows are cut into such batches changes no result. On a GPU a
+cost model (`models/cost.py`) says how many tokens fit. Out of memory all the same, what runs at
+once is halved and the step repeated; a single row that does not fit fails its own training only.
 
 This file knows no user, no text and no Ray.
 """
@@ -20,16 +20,31 @@ import torch
 from models.bank import Bank, Memory
 from models.base import Base
 from models.batching import batches, by_lowest_layer, default_padded_tokens
+from models.cost import Costs
 from models.loss import row_nll
 from models.prompt import Row
 from models.training import Checkpoint, Outcome, Run, Training
+from search.space import MemoryConfig
 
 
 class Trainer:
     """The running trainings of one base."""
 
-    def __init__(self, base: Base, padded_tokens: int | None = None) -> None:
-        self.padded_tokens = padded_tokens or default_padded_tokens(base.device)
+    def __init__(
+        self,
+        base: Base,
+        padded_tokens: int | None = None,
+        room: Callable[[], float] | None = None,
+    ) -> None:
+        """A trainer without trainings.
+
+        Args:
+            base: what they train on.
+            padded_tokens: how many run at once; None is what fills the device.
+            room: bytes that may still be filled; given, no more tokens run at once than fit.
+        """
+        self.padded_tokens = self._largest = padded_tokens or default_padded_tokens(base.device)
+        self._room, self._costs = room, None if room is None else Costs.measure(base)
         self._base = base
         self._bank = Bank.of(base)
         self._runs: dict[str, Run] = {}
@@ -52,6 +67,7 @@ class Trainer:
         run = Run(training)
         run.begin_stage()
         self._runs[training.key] = run
+        self._fit_room()
 
     def stop(self, key: str) -> None:
         """Drop a training; its slot is free at once."""
@@ -121,9 +137,20 @@ class Trainer:
         return by_lowest_layer(lowest, tokens, base.layer_count, base.device)
 
     def _lowest_layer(self, memory: Memory) -> int:
-        return next(
-            i for i, m in enumerate(self._base.feed_forward) if m.keys() & memory.pairs.keys()
-        )
+        return self._layers(memory)[0]
+
+    def _layers(self, memory: Memory) -> tuple[int, ...]:
+        layers = enumerate(self._base.feed_forward)
+        return tuple(i for i, matrices in layers if matrices.keys() & memory.pairs.keys())
+
+    def _fit_room(self) -> None:
+        """Run as many tokens at once as fit beside the memories that are here now."""
+        if self._room is None or self._costs is None:
+            return
+        memories = [run.training.memory for run in self._runs.values()]
+        configurations = [MemoryConfig(self._layers(m), m.rank, 1.0) for m in memories]
+        fitting = self._costs.padded_tokens(self._room(), configurations)
+        self.padded_tokens = min(self._largest, fitting)
 
     def _retried(
         self,
@@ -150,6 +177,7 @@ class Trainer:
         lengths = [max(len(row.tokens) for row in rows_of(run)) for run in runs]
         if self.padded_tokens >= max(lengths):
             self.padded_tokens //= 2
+            self._largest = self.padded_tokens
             return
         longest = lengths.index(max(lengths))
         runs[longest].error = f"out of memory with a single row of {lengths[longest]} tokens"

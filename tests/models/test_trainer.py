@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from models.bank import Memory
 from models.base import Base
+from models.cost import Costs
 from models.prompt import Row
 from models.trainer import Trainer
 from models.training import (
@@ -233,6 +234,20 @@ def test_out_of_memory_halves_the_pack_and_changes_no_result() -> None:
         _, outcomes = run(trainer)
     assert max(sizes) > 100
     assert 50 <= trainer.padded_tokens <= 100
+    for key, outcome in alone("llama", torch.float64).items():
+        assert_same(outcomes[key], outcome, 1e-9)
+
+
+def test_no_more_runs_at_once_than_the_room_holds() -> None:
+    """A little room changes how a step is cut, not what it comes to."""
+    base = tiny_base(dtype=torch.float64)
+    costs = Costs.measure(base)
+    dearest = costs.token_bytes(MemoryConfig((0, 2, 3), 4, 5e-3), lowest=0) + costs.logits
+    trainer = Trainer(base, padded_tokens=2000, room=lambda: 100.5 * dearest)
+    for course in courses(base):
+        trainer.add(course)
+    assert trainer.padded_tokens == 100
+    _, outcomes = run(trainer)
     for key, outcome in alone("llama", torch.float64).items():
         assert_same(outcomes[key], outcome, 1e-9)
 
