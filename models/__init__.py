@@ -15,8 +15,12 @@ precision.py     in which numbers it lies on a device, and whether it fits
 families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by
 prompt.py        text to tokens: the prompt formats
-loss.py          nats per row
+products.py      matrix products as fast as the processor allows
+lowrank.py       B A x of many memories at once, added to a layer's output
 bank.py          many LoRA memories side by side on one base
+head.py          the loss of hidden states, without ever holding their logits
+batching.py      how rows are cut into batches
+loss.py          nats per row
 recomputation.py gradient checkpointing: less memory for one more forward pass
 training.py      one memory's schedule, best weights and stop
 trainer.py       packed training: memories join and leave between steps
