@@ -14,7 +14,7 @@ from cluster.results import write_private
 from cluster.users import FILE_NAME, Choice
 from models.history import Histories, user_digest
 from models.registry import Registry
-from search.storage import open_storage
+from search.storage import open_storage, scrub
 from search.study import Study, study_names
 
 
@@ -54,6 +54,7 @@ def _study(folder: RunFolder, digest: str) -> str:
     if digest not in study_names(storage):
         return ""
     Study(storage, digest).delete()
+    scrub(storage)
     return "removed from the studies"
 
 

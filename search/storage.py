@@ -55,14 +55,6 @@ class Trial:
     reason: str | None = None  # of a failure
 
 
-class Erasing(sqlite3.Connection):
-    """A connection that overwrites what it deletes: SQLite alone would leave it in free pages."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.execute("PRAGMA secure_delete=ON").close()
-
-
 def sqlite_url(path: Path) -> str:
     """The address of a database file."""
     return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
@@ -86,7 +78,7 @@ def open_storage(url: str) -> RDBStorage:
     kind = address.get_backend_name()
     if kind == "sqlite" and address.database:
         _prepare_file(Path(address.database))
-        engine: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS, "factory": Erasing}}
+        engine: dict[str, Any] = {"connect_args": {"timeout": LOCK_SECONDS}}
     elif kind in ("postgresql", "postgres"):
         address = address.set(drivername="postgresql+psycopg")
         engine = {"pool_pre_ping": True}
@@ -140,6 +132,16 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
             time.sleep(0.01)
+
+
+def scrub(storage: RDBStorage) -> None:
+    """Rewrite a SQLite file without what was deleted, which it leaves in free space until then."""
+    if storage.engine.dialect.name != "sqlite":
+        return
+    with storage.engine.connect() as connection:
+        alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+        alone.exec_driver_sql("VACUUM")
+        alone.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def template(

@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
-from search.storage import from_stored, open_storage, sqlite_url, template
+from search.storage import from_stored, open_storage, scrub, sqlite_url, template
 
 LAYERS = {12: (0, 11), 53: (0, 31, 52), 54: (52, 53), 120: (0, 53, 105, 106, 119)}
 
@@ -65,18 +65,18 @@ def test_a_new_database_that_another_process_makes_is_waited_for(
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "studies.db"
-    opened = open_storage(sqlite_url(path))
-    with opened.engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
-    for name in ("kept", "to be forgotten"):
-        study = opened.create_new_study([StudyDirection.MINIMIZE], name)
-    assert b"to be forgotten" in path.read_bytes() + Path(f"{path}-wal").read_bytes()
-    opened.delete_study(study)
-    opened.engine.dispose()
-    assert [file.name for file in tmp_path.iterdir()] == ["studies.db"]
-    assert b"to be forgotten" not in path.read_bytes()
+def test_what_was_deleted_is_scrubbed(tmp_path: Path) -> None:
+    file = tmp_path / "studies.db"
+    storage = open_storage(sqlite_url(file))
+    for i in range(40):
+        storage.create_new_study([StudyDirection.MINIMIZE], f"somebody-{i:04}")
+    gone = storage.get_study_id_from_name("somebody-0007")
+    storage.delete_study(gone)
+    scrub(storage)
+    content = b"".join(f.read_bytes() for f in tmp_path.iterdir())
+    assert b"somebody-0007" not in content
+    assert b"somebody-0008" in content
+    assert len(storage.get_all_studies()) == 39
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "holes"])
