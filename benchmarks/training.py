@@ -49,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for dtype in given.dtypes:
             folder = given.out / f"{data.name}-{dtype}"
             folder.mkdir()
-            measured += _measured(given, data, user_said, dtype, folder)
-            (given.out / "training.md").write_text(table(measured), encoding="utf-8")
-            print(table(measured), flush=True)
+            for one in _measured(given, data, user_said, dtype, folder):
+                measured.append(one)
+                (given.out / "training.md").write_text(table(measured), encoding="utf-8")
+    print(table(measured))
     content = {"machine": _machine(), "measured": [asdict(one) for one in measured]}
     (given.out / "training.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     wrong = unequal(measured)
