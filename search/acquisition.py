@@ -1,8 +1,10 @@
 """Which untried configuration is worth most: expected hypervolume improvement, and its maximiser.
 
-The acquisition function is qLogNEHVI (Daulton et al. 2021; Ament et al. 2023): the logarithm of the
-expected gain in hypervolume over what was observed, noise integrated out, trials still running
-counted as if they had come back. It maximises; the minus sign in the paper's equation 4 is a slip.
+The acquisition function is qNEHVI (Daulton et al. 2021): the expected gain in hypervolume over what
+was observed, noise integrated out, trials still running counted as if they had come back; or
+qLogNEHVI (Ament et al. 2023), its logarithm, smoothed, which still tells candidates apart where the
+gain itself is nought for all. Both are maximised: the minus sign in the paper's equation 4 is a
+slip, as is its reference point of best-known values, which leaves nothing to gain.
 
 It is maximised by local search on the lattice itself: climbers start from the best of a random pool
 and of the front's neighbours, and walk to the best neighbour until none is better. Relaxing the
@@ -17,9 +19,11 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import torch
 from botorch.acquisition.multi_objective import logei
+from botorch.acquisition.multi_objective.monte_carlo import qNoisyExpectedHypervolumeImprovement
 from botorch.sampling import SobolQMCNormalSampler
 from numpy.typing import NDArray
 
+from search.samplers import AcquisitionName
 from search.space import MemoryConfig, SearchSpace
 from search.surrogate import NUMERICAL_ERRORS, FitError, Surrogate, own_randomness
 
@@ -39,9 +43,14 @@ Value = Callable[[Sequence[MemoryConfig]], Array]
 
 
 def expected_improvement(
-    surrogate: Surrogate, X: Array, X_pending: Array, reference: Array, seed: int
+    surrogate: Surrogate,
+    X: Array,
+    X_pending: Array,
+    reference: Array,
+    seed: int,
+    kind: AcquisitionName = "qlognehvi",
 ) -> Callable[[Array], Array]:
-    """qLogNEHVI as a function from `c x d` candidates to their `c` values.
+    """The acquisition function, from `c x d` candidates to their `c` values.
 
     Args:
         surrogate: fitted to the observations at `X`.
@@ -49,9 +58,14 @@ def expected_improvement(
         X_pending: `p x d`, what is asked and not told.
         reference: `m`, where bigger is better, in the objectives' own scale.
         seed: of the posterior's samples.
+        kind: qNEHVI, or its logarithm.
     """
+    functions = {
+        "qlognehvi": logei.qLogNoisyExpectedHypervolumeImprovement,
+        "qnehvi": qNoisyExpectedHypervolumeImprovement,
+    }
     with own_randomness(seed):
-        function = logei.qLogNoisyExpectedHypervolumeImprovement(
+        function = functions[kind](
             model=surrogate.model,
             ref_point=surrogate.standardised(reference),
             X_baseline=torch.as_tensor(X),
@@ -79,6 +93,7 @@ def propose(
     front: Sequence[MemoryConfig],
     reference: Array,
     seed: int,
+    kind: AcquisitionName = "qlognehvi",
 ) -> MemoryConfig | None:
     """The one configuration to try next, or None where the search finds nothing untaken.
 
@@ -87,7 +102,7 @@ def propose(
     """
     try:
         improvement = expected_improvement(
-            surrogate, features(observed), features(pending), reference, seed
+            surrogate, features(observed), features(pending), reference, seed, kind
         )
         return local_search(
             lambda configs: improvement(features(configs)),

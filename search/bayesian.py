@@ -1,9 +1,8 @@
-"""The samplers `gp` and `map-saas`: fit a surrogate to what came back, try what promises most.
+"""The samplers `gp`, `map-saas` and `saas`: fit a surrogate, try what it promises most of.
 
-Until `initial` configurations were asked they propose Sobol points. Then each proposal maximises
-the expected hypervolume improvement under a surrogate of the completed trials, those pending
-counted in. A fit that fails is tried once more under another seed; then the proposal is a Sobol
-point, and its source says so.
+First they propose the points of a design. Then each proposal maximises the expected hypervolume
+improvement under a surrogate of the completed trials, those pending counted in. A fit that fails is
+tried once more under another seed; then the proposal is a Sobol point, and its source says so.
 
 The reference point should be the study's own, fixed one; without it the corner is worked out from
 what was completed, and drifts.
@@ -17,11 +16,11 @@ import numpy as np
 
 from search import surrogate
 from search.acquisition import propose
+from search.design import Design
 from search.pareto import Objective, Values, front, oriented, reference_point
-from search.samplers import Observation, Proposal, SequenceSampler, all_taken
+from search.samplers import AcquisitionName, Observation, Proposal, all_taken, one_by_one
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
-FEWEST_OBSERVATIONS = 2  # that a surrogate is fitted to
 ATTEMPTS = 2
 AFTER_FAILURE = "sobol after a failed fit"
 
@@ -31,18 +30,25 @@ _logger = logging.getLogger(__name__)
 class SurrogateSampler:
     """Proposes what a surrogate of the completed trials promises most of."""
 
-    def __init__(self, name: str, initial: int, fit: surrogate.Fit = surrogate.fit) -> None:
+    def __init__(
+        self,
+        name: str,
+        design: Design,
+        acquisition: AcquisitionName = "qlognehvi",
+        fit: surrogate.Fit = surrogate.fit,
+    ) -> None:
         """A sampler on the surrogate called `name`.
 
         Args:
-            name: "gp" or "map-saas".
-            initial: how many configurations the Sobol sequence proposes first.
+            name: one of `surrogate.NAMES`.
+            design: proposes the first configurations.
+            acquisition: what is maximised.
             fit: how to fit.
         """
         self.name = name
-        self.initial = initial
+        self.design = design
+        self.acquisition: AcquisitionName = acquisition
         self.fit = fit
-        self._sobol = SequenceSampler("sobol")
 
     def suggest(
         self,
@@ -61,25 +67,21 @@ class SurrogateSampler:
         """
         if len(objectives) < 2:
             raise ValueError(f"expected two objectives or more for {self.name}, got {objectives}")
-        usable = [observation for observation in completed if observation.is_usable]
-        asked = len(all_taken(completed, pending) - {BASE_CONFIG})
-        drawn = count if len(usable) < FEWEST_OBSERVATIONS else max(0, self.initial - asked)
-        found = self._sobol.suggest(space, objectives, completed, pending, min(count, drawn), seed)
-        if drawn >= count:
-            return found
-        corner = reference or _provisional(objectives, completed, usable)
-        grounds = _Grounds(self.name, self.fit, space, objectives, usable, corner, seed)
-        while len(found) < count:
-            waiting = [*pending, *(proposal.config for proposal in found)]
+        grounds = functools.cache(
+            lambda: _Grounds(self, space, objectives, completed, seed, reference)
+        )
+
+        def propose_one(waiting: Sequence[MemoryConfig]) -> Proposal | None:
             taken = all_taken(completed, waiting)
-            config, source = grounds.best(waiting, taken)
-            if config is None:
-                rest = self._sobol.suggest(space, objectives, completed, waiting, 1, seed)
-                if not rest:
-                    break
-                config = rest[0].config
-            found.append(Proposal(config, source))
-        return found
+            if self.design.remaining(completed, waiting):
+                return self.design.next(space, taken, seed)
+            config, source = grounds().best(waiting, taken)
+            if config is not None:
+                return Proposal(config, source)
+            spare = self.design.spare(space, taken, seed)
+            return Proposal(spare.config, source) if spare else None
+
+        return one_by_one(count, pending, propose_one)
 
 
 class _Grounds:
@@ -87,25 +89,27 @@ class _Grounds:
 
     def __init__(
         self,
-        name: str,
-        fit: surrogate.Fit,
+        sampler: SurrogateSampler,
         space: SearchSpace,
         objectives: Sequence[Objective],
-        usable: Sequence[Observation],
-        reference: Values,
+        completed: Sequence[Observation],
         seed: int,
+        reference: Values | None,
     ) -> None:
+        name = sampler.name
+        usable = [observation for observation in completed if observation.is_usable]
         rows = [observation.values for observation in usable if observation.values is not None]
+        corner = reference or _provisional(objectives, completed, rows)
         self.name = name
         self.space = space
+        self.acquisition = sampler.acquisition
         self.features = functools.partial(space.features, derived=name == "gp")
         self.observed = [observation.config for observation in usable]
         self.front = [self.observed[i] for i in front(objectives, rows)]
-        self.reference = oriented(objectives, [reference])[0]
+        self.reference = oriented(objectives, [corner])[0]
         self.seeds = [_mixed(seed, len(usable), attempt) for attempt in range(ATTEMPTS)]
-        self.fitted = functools.cache(
-            functools.partial(fit, name, self.features(self.observed), oriented(objectives, rows))
-        )
+        X, Y = self.features(self.observed), oriented(objectives, rows)
+        self.fitted = functools.cache(functools.partial(sampler.fit, name, X, Y))
 
     def best(
         self, pending: Sequence[MemoryConfig], taken: set[MemoryConfig]
@@ -123,6 +127,7 @@ class _Grounds:
                     front=self.front,
                     reference=self.reference,
                     seed=seed,
+                    kind=self.acquisition,
                 )
             except surrogate.FitError as error:
                 _logger.warning("%s; a Sobol point after %d failures", error, ATTEMPTS)
@@ -132,9 +137,8 @@ class _Grounds:
 
 
 def _provisional(
-    objectives: Sequence[Objective], completed: Sequence[Observation], usable: Sequence[Observation]
+    objectives: Sequence[Objective], completed: Sequence[Observation], rows: Sequence[Values]
 ) -> tuple[float, ...]:
-    rows = [observation.values for observation in usable if observation.values is not None]
     bases = [o.values for o in completed if o.config == BASE_CONFIG]
     return reference_point(objectives, rows, bases[0] if bases else None)
 

@@ -6,27 +6,24 @@ nor what was completed, has failed or is pending; when the space runs out its an
 Asking for q at once equals asking q times for one, with the earlier ones pending: so a run that was
 killed between two asks goes on as if it had not been.
 
-`random` and `sobol` walk one fixed sequence of the seed's and propose the first points on it that
-are not taken. `gp` and `map-saas` are in `bayesian`.
-
-NOTE: torch and botorch are imported where they are used; who only draws points, or lists the names,
-doesn't wait seconds for them.
+`random` and `sobol` are in `design`; `gp`, `map-saas` and `saas` in `bayesian`; `tpe`, `nsga2` and
+`optuna-gp` in `optuna_samplers`. They are imported where one is made: who only lists the names
+doesn't wait seconds for torch.
 """
 
-import itertools
+import importlib.util
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, Protocol
 
 from search.pareto import Objective
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
-LONGEST_WALK = 4096  # points of a sequence before what is left is listed instead
-LONGEST_LIST = 100_000
+FEWEST_OBSERVATIONS = 2  # that a model learns from
+
+DesignName = Literal["sobol", "random"]
+AcquisitionName = Literal["qlognehvi", "qnehvi"]
 
 
 @dataclass(frozen=True)
@@ -81,84 +78,60 @@ class Sampler(Protocol):
         ...
 
 
-class SequenceSampler:
-    """Walks a fixed sequence of points: uniform ("random") or Sobol's ("sobol")."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def suggest(
-        self,
-        space: SearchSpace,
-        objectives: Sequence[Objective],
-        completed: Sequence[Observation],
-        pending: Sequence[MemoryConfig],
-        count: int,
-        seed: int,
-        reference: Sequence[float] | None = None,
-    ) -> list[Proposal]:
-        """See `Sampler`; neither values nor reference point matter here."""
-        taken = all_taken(completed, pending)
-        found = itertools.islice(self._untaken(space, taken, seed), count)
-        return [Proposal(config, self.name) for config in found]
-
-    def _untaken(
-        self, space: SearchSpace, taken: Collection[MemoryConfig], seed: int
-    ) -> Iterator[MemoryConfig]:
-        """The sequence without repeats and without what is taken, then all that is left."""
-        points = uniform_points if self.name == "random" else sobol_points
-        walk = itertools.islice(points(space.cube_dimensions, seed), LONGEST_WALK)
-        listed = itertools.islice(space.enumerate(), LONGEST_LIST)
-        skip = {BASE_CONFIG, *taken}
-        for config in itertools.chain(map(space.from_cube, walk), _shuffled(listed, seed)):
-            if config not in skip:
-                skip.add(config)
-                yield config
+SEQUENCES = ("sobol", "random")
+SURROGATES = ("map-saas", "gp", "saas")
+OPTUNAS = ("tpe", "nsga2", "optuna-gp")
+SAMPLERS = (*SURROGATES, *OPTUNAS, *SEQUENCES)
 
 
-SAMPLERS = ("map-saas", "gp", "sobol", "random")
-
-
-def make_sampler(name: str, initial: int) -> Sampler:
+def make_sampler(
+    name: str,
+    initial: int,
+    design: DesignName = "sobol",
+    acquisition: AcquisitionName = "qlognehvi",
+) -> Sampler:
     """The sampler called `name`.
 
     Args:
         name: one of `SAMPLERS`.
-        initial: how many configurations are drawn before a surrogate proposes.
+        initial: how many configurations are drawn before a model proposes.
+        design: the sequence that these are drawn from.
+        acquisition: what `SURROGATES` maximise.
 
     Raises:
-        ValueError: no sampler has this name.
+        ValueError: no sampler has this name, or what it needs is not installed.
     """
-    if name in ("sobol", "random"):
-        return SequenceSampler(name)
-    if name in SAMPLERS:
-        from search.bayesian import SurrogateSampler  # botorch takes seconds to import
+    check_sampler(name)
+    from search import design as designs
 
-        return SurrogateSampler(name, initial)
-    raise ValueError(f"expected a sampler of {', '.join(SAMPLERS)}, got {name!r}")
+    if name in SEQUENCES:
+        return designs.SequenceSampler(name)
+    first = designs.Design(design, initial)
+    if name in OPTUNAS:
+        from search.optuna_samplers import OptunaSampler
+
+        return OptunaSampler(name, first)
+    from search.bayesian import SurrogateSampler
+
+    return SurrogateSampler(name, first, acquisition)
+
+
+def check_sampler(name: str) -> None:
+    """Raises a ValueError where no sampler has this name, or what it needs is not installed."""
+    if name not in SAMPLERS:
+        raise ValueError(f"expected a sampler of {', '.join(SAMPLERS)}, got {name!r}")
+    needed = ("jax", "numpyro") if name == "saas" else ()
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ValueError(
+            f"the sampler {name} needs {' and '.join(missing)}, not installed here: "
+            "pip install 'milpa[nuts]', or take map-saas"
+        )
 
 
 def initial_count(trials: int) -> int:
     """How many of a study's trials are drawn before a surrogate proposes: 12, at most half."""
     return min(12, trials // 2)
-
-
-def uniform_points(dimensions: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Independent uniform points of the unit cube, without end."""
-    generator = np.random.default_rng(seed)
-    while True:
-        yield generator.random(dimensions)
-
-
-def sobol_points(dimensions: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """A scrambled Sobol sequence in the unit cube, without end."""
-    import torch
-
-    engine = torch.quasirandom.SobolEngine(  # type: ignore[no-untyped-call]
-        dimensions, scramble=True, seed=seed
-    )
-    while True:
-        yield from engine.draw(64, dtype=torch.float64).numpy()
 
 
 def all_taken(
@@ -168,7 +141,22 @@ def all_taken(
     return {*(observation.config for observation in completed), *pending}
 
 
-def _shuffled(configs: Iterable[MemoryConfig], seed: int) -> Iterator[MemoryConfig]:
-    """Lists the configurations only when the first is asked for."""
-    listed = list(configs)
-    yield from (listed[i] for i in np.random.default_rng(seed).permutation(len(listed)))
+def one_by_one(
+    count: int,
+    pending: Sequence[MemoryConfig],
+    propose: Callable[[Sequence[MemoryConfig]], Proposal | None],
+) -> list[Proposal]:
+    """At most `count` proposals, each made with the earlier ones pending; ends where one is None.
+
+    Args:
+        count: how many are wanted.
+        pending: what is pending before the first.
+        propose: the next proposal, given what is pending.
+    """
+    found: list[Proposal] = []
+    while len(found) < count:
+        proposal = propose([*pending, *(earlier.config for earlier in found)])
+        if proposal is None:
+            break
+        found.append(proposal)
+    return found

@@ -35,6 +35,8 @@ HOMES = {
     "botorch": SURROGATES,
     "gpytorch": SURROGATES,
     "linear_operator": SURROGATES,
+    "jax": SURROGATES,
+    "numpyro": SURROGATES,
     "optuna": STUDIES,
     "transformers": MODELS,
     "tokenizers": MODELS,
@@ -194,6 +196,7 @@ def test_a_right_direction_is_not(path: str, source: str) -> None:
         ("serve/engine.py", "from peft import PeftModel"),
         ("examples/demo.py", "import datasets"),
         ("models/registry.py", "import pickle"),
+        ("cluster/asker.py", "import jax.numpy"),
         ("milpa.py", "import torch, peft"),
     ],
 )

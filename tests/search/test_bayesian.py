@@ -7,6 +7,7 @@ import pytest
 
 from search import surrogate
 from search.bayesian import AFTER_FAILURE, SurrogateSampler
+from search.design import Design
 from search.pareto import hypervolume, reference_point
 from search.samplers import Observation, make_sampler
 from search.space import BASE_CONFIG
@@ -57,15 +58,20 @@ COMPLETED = observed(
 )
 
 
+def sampling(fit: surrogate.Fit) -> SurrogateSampler:
+    """A sampler that fits so."""
+    return SurrogateSampler("gp", Design("sobol", 4), fit=fit)
+
+
 def test_a_fit_that_fails_once_is_tried_again_under_another_seed() -> None:
     fit = Failing(1)
-    found = SurrogateSampler("gp", 4, fit).suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0, BASE)
+    found = sampling(fit).suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0, BASE)
     assert found[0].source == "gp"
     assert len({*fit.seeds}) == 2
 
 
 def test_after_two_failures_the_proposal_is_a_sobol_point_and_says_so() -> None:
-    sampler = SurrogateSampler("gp", 4, Failing(100))
+    sampler = sampling(Failing(100))
     found = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 2, 0, BASE)
     drawn = make_sampler("sobol", 0).suggest(SPACE, OBJECTIVES, COMPLETED, [], 2, 0)
     assert [p.config for p in found] == [p.config for p in drawn]
@@ -74,7 +80,7 @@ def test_after_two_failures_the_proposal_is_a_sobol_point_and_says_so() -> None:
 
 def test_several_proposals_cost_one_fit() -> None:
     fit = Failing(0)
-    SurrogateSampler("gp", 4, fit).suggest(SPACE, OBJECTIVES, COMPLETED, [], 3, 0, BASE)
+    sampling(fit).suggest(SPACE, OBJECTIVES, COMPLETED, [], 3, 0, BASE)
     assert len(fit.seeds) == 1
 
 
@@ -87,7 +93,7 @@ def test_the_anchor_and_failures_are_left_out_of_the_fit() -> None:
 
     others = [Observation(BASE_CONFIG, BASE), Observation(next(SPACE.enumerate()), None)]
     completed = [others[0], *COMPLETED, others[1]]
-    SurrogateSampler("gp", 4, spy).suggest(SPACE, OBJECTIVES, completed, [], 1, 0, BASE)
+    sampling(spy).suggest(SPACE, OBJECTIVES, completed, [], 1, 0, BASE)
     ((X, Y),) = seen
     np.testing.assert_array_equal(X, SPACE.features([o.config for o in COMPLETED], derived=True))
     np.testing.assert_array_equal(Y, [(-o.values[0], o.values[1]) for o in COMPLETED if o.values])

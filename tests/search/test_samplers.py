@@ -1,8 +1,8 @@
 """The contract that every sampler keeps, and what the sequences are."""
 
-import itertools
+import importlib.util
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,21 +10,20 @@ import pytest
 from search.pareto import LOSS
 from search.samplers import (
     SAMPLERS,
+    SEQUENCES,
+    SURROGATES,
     Observation,
     Proposal,
     Sampler,
     initial_count,
     make_sampler,
-    sobol_points,
-    uniform_points,
 )
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from tests.search.planted import BASE, OBJECTIVES, SPACE, observed
 
-Points = Callable[[int, int], Iterator[np.ndarray]]
-
 INITIAL = 4
-SMALL = SearchSpace(2, ranks=(8, 16), learning_rates=(1e-3,))  # six configurations
+SMALL = SearchSpace(3, (8, 16), (1e-3,), search_layers=False)  # six configurations
+ONE = SearchSpace(1, (8,), (1e-3,))  # a single one
 GENERATOR = np.random.default_rng(0)
 CONFIGS = list(dict.fromkeys(SPACE.sample(GENERATOR) for _ in range(12)))
 COMPLETED = observed(CONFIGS[:8])
@@ -131,7 +130,7 @@ def test_a_whole_small_space_is_walked_once(sampler: Sampler) -> None:
 @pytest.mark.parametrize("layers", [True, False])
 @pytest.mark.parametrize("number", [True, False])
 def test_ablated_spaces_are_searched(sampler: Sampler, layers: bool, number: bool) -> None:
-    space = SearchSpace(6, (8, 16), (1e-4, 1e-3), 4, search_layers=layers, search_number=number)
+    space = SearchSpace(8, (8, 16), (1e-4, 1e-3), 4, search_layers=layers, search_number=number)
     every = list(space.enumerate())[:3]
     found = suggest(sampler, observed(every), [], space=space)
     assert found[0] in space
@@ -141,16 +140,38 @@ def test_ablated_spaces_are_searched(sampler: Sampler, layers: bool, number: boo
 def test_the_source_says_who_proposed(sampler: Sampler) -> None:
     early = sampler.suggest(SPACE, OBJECTIVES, [], [], 1, 0)
     later = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0)
-    assert early[0].source == ("random" if sampler.name == "random" else "sobol")
+    assert early[0].source == (sampler.name if sampler.name in SEQUENCES else "sobol")
     assert later[0].source == sampler.name
 
 
+def test_a_space_of_one_configuration_is_searched_in_one_trial(sampler: Sampler) -> None:
+    assert suggest(sampler, [], [], count=3, space=ONE) == list(ONE.enumerate())
+    assert suggest(sampler, observed(list(ONE.enumerate())), [], space=ONE) == []
+
+
+def test_the_initial_points_are_drawn_as_wanted() -> None:
+    for name in (*SURROGATES, "tpe"):
+        sampler = make_sampler(name, INITIAL, design="random")
+        drawn = make_sampler("random", 0).suggest(SPACE, OBJECTIVES, [], [], INITIAL, 3)
+        assert sampler.suggest(SPACE, OBJECTIVES, [], [], INITIAL, 3) == drawn
+
+
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="map-saas, gp, sobol, random, got 'tpe'"):
-        make_sampler("tpe", 4)
+    with pytest.raises(ValueError, match=r"map-saas, gp, saas, tpe.*, random, got 'cmaes'"):
+        make_sampler("cmaes", 4)
 
 
-@pytest.mark.parametrize("name", ["gp", "map-saas"])
+def test_a_missing_package_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "numpyro" else there(name)
+    )
+    with pytest.raises(ValueError, match=r"saas needs numpyro.*pip install 'milpa\[nuts\]'"):
+        make_sampler("saas", 4)
+    make_sampler("map-saas", 4)
+
+
+@pytest.mark.parametrize("name", SURROGATES)
 def test_one_objective_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match="two objectives or more"):
         make_sampler(name, 4).suggest(SPACE, (LOSS,), [], [], 1, 0)
@@ -158,21 +179,3 @@ def test_one_objective_is_refused_by_name(name: str) -> None:
 
 def test_the_initial_design_is_twelve_or_half() -> None:
     assert [initial_count(trials) for trials in (1, 8, 24, 200)] == [0, 4, 12, 12]
-
-
-@pytest.mark.parametrize("points", [sobol_points, uniform_points])
-def test_points_lie_in_the_cube(points: Points) -> None:
-    drawn = np.array([*itertools.islice(points(12, 0), 256)])
-    assert drawn.shape == (256, 12)
-    assert ((drawn >= 0) & (drawn < 1)).all()
-
-
-def test_sobol_points_are_spread_more_evenly_than_uniform_ones() -> None:
-    def unevenness(points: Points, seed: int) -> float:
-        drawn = np.array([*itertools.islice(points(12, seed), 64)])
-        counts = [np.histogram(column, 16, (0, 1))[0] for column in drawn.T]
-        return float(np.var(counts))
-
-    for seed in range(5):
-        assert unevenness(sobol_points, seed) == 0  # four of 64 in each sixteenth
-        assert unevenness(uniform_points, seed) > 1

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from search.pareto import oriented
-from search.surrogate import FitError, fit, pull_in
+from search.surrogate import NAMES, FitError, fit, pull_in
 from tests.search.planted import OBJECTIVES, SPACE, planted
 
-NAMES = ("gp", "map-saas")
 GENERATOR = np.random.default_rng(0)
 CONFIGS = list(dict.fromkeys(SPACE.sample(GENERATOR) for _ in range(64)))
 X = SPACE.features(CONFIGS)
@@ -92,5 +91,5 @@ def test_a_fit_that_fails_says_so(name: str) -> None:
 
 
 def test_an_unknown_surrogate_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected the surrogate gp or map-saas, got 'nuts'"):
-        fit("nuts", X, Y, 0)
+    with pytest.raises(ValueError, match="surrogate of gp, map-saas, saas, got 'rbf'"):
+        fit("rbf", X, Y, 0)
