@@ -13,15 +13,15 @@ from typing import Any
 import ray
 
 from search.pareto import Objective
-from search.samplers import Observation, Proposal, make_sampler
+from search.samplers import Observation, Proposal, SamplerSettings, make_sampler
 from search.space import MemoryConfig, SearchSpace
 
 
 class Asker:
     """One sampler in a process of its own."""
 
-    def __init__(self, sampler: str, initial: int) -> None:
-        self._sampler = make_sampler(sampler, initial)
+    def __init__(self, settings: SamplerSettings) -> None:
+        self._sampler = make_sampler(settings)
 
     def suggest(
         self,
@@ -37,11 +37,11 @@ class Asker:
         return self._sampler.suggest(space, objectives, completed, pending, count, seed, reference)
 
 
-def start_askers(count: int, sampler: str, initial: int) -> list[Any]:
+def start_askers(count: int, settings: SamplerSettings) -> list[Any]:
     """So many askers, each on one thread; Ray starts one again that dies."""
     actor = ray.remote(Asker).options(
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=-1,
     )
-    return [actor.remote(sampler, initial) for _ in range(count)]
+    return [actor.remote(settings) for _ in range(count)]

@@ -19,11 +19,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from search.samplers import initial_count
-from search.space import LEARNING_RATES, RANKS, SearchSpace
+from search.samplers import AcquisitionName, DesignName, initial_count
+from search.space import LEARNING_RATES, PAPER_LEARNING_RATE, RANKS, SearchSpace
 
-PresetName = Literal["scale", "demo"]
-SamplerName = Literal["map-saas", "gp", "sobol", "random"]
+PresetName = Literal["scale", "demo", "paper"]
+SamplerName = Literal["map-saas", "gp", "saas", "tpe", "nsga2", "optuna-gp", "sobol", "random"]
 UserSaid = Literal["response", "query", "both"]
 Dtype = Literal["auto", "float32", "bfloat16", "8bit", "4bit"]
 _PATHS = {"data", "base", "population"}
@@ -45,6 +45,9 @@ class Experiment:
     trials: Annotated[int, "Trials for each user, the base itself not counted."] = 24
     initial: Annotated[int | None, "Initial points; 12, at most half, if not given."] = None
     sampler: Annotated[SamplerName, "What proposes configurations."] = "map-saas"
+    design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
+    acquisition: Annotated[AcquisitionName, "What map-saas, gp and saas maximise."] = "qlognehvi"
+    batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0
@@ -62,7 +65,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         lowest = {
-            "users": 1, "min_items": 1, "trials": 1, "initial": 1, "seed": 0,
+            "users": 1, "min_items": 1, "trials": 1, "initial": 1, "batch": 1, "seed": 0,
             "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1, "winner_epochs": 1,
             "items": 1, "slots": 1,
         }  # fmt: skip
@@ -107,9 +110,34 @@ def demo(data: str, base: str) -> Experiment:
     return Experiment(data=data, base=base, preset="demo", users=2, trials=6, winner_epochs=8)
 
 
+def paper(data: str, base: str) -> Experiment:
+    """MiLP's search as published (arXiv 2404.03565), with the settings it takes from AutoPEFT.
+
+    100 random configurations, then 100 in rounds of four, each round proposed by SAAS under NUTS
+    (128 steps of warm-up, 64 samples, every fourth kept) and the expected hypervolume improvement
+    itself, not its logarithm; a fixed learning rate; nothing learned from other users.
+
+    Corrected, since taken literally the search would avoid good configurations:
+    - Equation 4 has a minus sign. The improvement is maximised, as in AutoPEFT.
+    - Its reference point is "the best-known values", which leaves nothing to improve upon. It is
+      the nadir of the random configurations less a tenth of their range, no worse than the base,
+      and never moves.
+    - Its kernel is "log-Normal", which is no kernel but a prior. It is SAASBO's Matern-5/2.
+    AutoPEFT's release is corrected too: the configuration that is tried is the one that the search
+    of the acquisition function ended at, none is tried twice, all is in float64, and objectives are
+    standardised instead of passed through a copula, which loses where the reference point lies.
+    """
+    return Experiment(
+        data=data, base=base, preset="paper", trials=200, initial=100, sampler="saas",
+        design="random", acquisition="qnehvi", batch=4, learning_rates=(PAPER_LEARNING_RATE,),
+        population="off",
+    )  # fmt: skip
+
+
 PRESETS: Mapping[str, Callable[[str, str], Experiment]] = {
     "scale": scale,
     "demo": demo,
+    "paper": paper,
 }
 
 

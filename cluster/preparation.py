@@ -17,6 +17,7 @@ from cluster.progress import Progress
 from cluster.users import FILE_NAME, Choice, choose
 from models.base import check
 from models.history import Histories, user_digest
+from search.samplers import check_sampler
 from search.storage import open_storage
 
 _LISTED = 10
@@ -80,6 +81,7 @@ def prepared(
         folder.check_settings(experiment)
         folder.remove_temporary()
     check(experiment.base, experiment.dtype)
+    check_sampler(experiment.sampler)
     address = _storage(folder, storage)
     if (folder.path / FILE_NAME).is_file():
         histories, choice = Histories.open(folder.data), Choice.load(folder.path)

@@ -33,6 +33,7 @@ from cluster.shard import ShardPlan
 from cluster.shared import follow, learn_population, sharing
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
+from search.samplers import SamplerSettings
 from search.space import SearchSpace
 
 
@@ -149,7 +150,8 @@ def _plan(
         listed = ", ".join(map(str, left_out))
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
     per_rank = description["per_rank"]
-    plan = SearchPlan(run.storage, space, per_rank, e.sampler, e.initial_points, e.trials)
+    sampler = SamplerSettings(e.sampler, e.initial_points, e.design, e.acquisition)
+    plan = SearchPlan(run.storage, space, per_rank, sampler, e.trials, e.batch)
     seeds = {user.digest: user.seed for user in run.choice.searched}
     return ShardPlan("all", seeds, plan, run.folder.path, len(ground.places), ground.slots)
 
@@ -182,7 +184,7 @@ def _searched(
     run: Prepared, plan: ShardPlan, packer: Any, progress: Progress, seconds: dict[str, float]
 ) -> tuple[results.LeftOut, ...]:
     """Searches every user and publishes everybody; returns those who have no winner."""
-    askers = start_askers(_asker_count(), plan.search.sampler, plan.search.initial)
+    askers = start_askers(_asker_count(), plan.search.sampler)
     schedule = Schedule(plan, askers, progress)
     with _timed(seconds, "search and winners"), progress.shown():
         schedule.run()

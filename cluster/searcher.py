@@ -5,8 +5,9 @@ from a queue, which askers fill ahead: Tune keeps as many idle trial actors as t
 one, so a searcher that has nothing between two trials makes Ray start a process for each.
 
 Order: what was asked and not told when the shard began, in the order of asking; then new proposals,
-of the user with the fewest pending. A user has at most `PENDING_PER_USER` pending: slots stay idle
-rather than guess more. A study is told at once when a trial ends, before anything else hears of it.
+of the user with the fewest pending. A user has at most `PENDING_PER_USER` pending, or one batch:
+slots stay idle rather than guess more. A study is told at once when a trial ends, before anything
+else hears of it.
 
 NOTE: a result given to `on_trial_complete` has no configuration, and an exception in there makes
 Tune call it again: so trial ids are kept until the study has been told, and telling is idempotent.
@@ -38,11 +39,11 @@ class Ledger(Protocol):
     def asked(self, digest: str) -> int:
         """How many trials were ever asked, without the anchor."""
 
-    def request(self, digest: str) -> None:
-        """Have the user's next trial asked."""
+    def request(self, digest: str, count: int) -> None:
+        """Have the user's next trials asked."""
 
-    def collect(self) -> Sequence[tuple[str, Asked | None]]:
-        """Requests that have come back; None where the space has run out."""
+    def collect(self) -> Sequence[tuple[str, Sequence[Asked]]]:
+        """Requests that have come back, with fewer trials where the space has run out."""
 
     def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
         """Store objectives; nothing when told before."""
@@ -57,15 +58,16 @@ class _User:
 
     pending: int
     left: int
-    requested: bool = False
+    requested: int = 0
 
     @property
     def ahead(self) -> int:
         return self.pending + self.requested
 
-    @property
-    def may_request(self) -> bool:
-        return self.left > 0 and not self.requested and self.pending < PENDING_PER_USER
+    def may_request(self, batch: int) -> bool:
+        """Whether there is room for a whole batch."""
+        room = self.pending <= max(0, PENDING_PER_USER - batch)
+        return self.left > 0 and not self.requested and room
 
     @property
     def is_over(self) -> bool:
@@ -82,6 +84,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         *,
         trials: int,
         ahead: int,
+        batch: int = 1,
         to_config: Callable[[Asked], dict[str, Any]],
         notify: Notify,
     ) -> None:
@@ -92,11 +95,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
             ledger: their studies.
             trials: of each user, the base itself not counted.
             ahead: trials kept ready or running, over all users.
+            batch: trials of a user requested at once, when there is room for all of them.
             to_config: what Tune hands to a trial.
             notify: told of every end, for progress.
         """
         super().__init__()
-        self._ledger, self._notify, self._to_config, self._ahead = ledger, notify, to_config, ahead
+        self._ledger, self._notify, self._to_config = ledger, notify, to_config
+        self._ahead, self._batch = ahead, batch
         waiting = {digest: list(ledger.pending(digest)) for digest in digests}
         self._users = {
             digest: _User(len(waiting[digest]), max(0, trials - ledger.asked(digest)))
@@ -150,23 +155,23 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
     def _collect(self) -> None:
         for digest, asked in self._ledger.collect():
             user = self._users[digest]
-            user.requested = False
-            if asked is None:
+            if len(asked) < user.requested:
                 user.left = 0
-            else:
-                user.pending += 1
-                self._queue.append(asked)
+            user.requested = 0
+            user.pending += len(asked)
+            self._queue.extend(asked)
 
     def _request(self) -> None:
         """Requests until enough trials are ahead, of the user with the fewest."""
         while sum(user.ahead for user in self._users.values()) < self._ahead:
-            open_users = [digest for digest, user in self._users.items() if user.may_request]
+            open_users = [d for d, user in self._users.items() if user.may_request(self._batch)]
             if not open_users:
                 return
             digest = min(open_users, key=lambda d: (self._users[d].ahead, -self._users[d].left))
-            self._users[digest].requested = True
-            self._users[digest].left -= 1
-            self._ledger.request(digest)
+            user = self._users[digest]
+            user.requested = min(self._batch, user.left)
+            user.left -= user.requested
+            self._ledger.request(digest, user.requested)
 
     def _say_draining(self) -> None:
         """Once nothing is left to ask, the next shard may start: slots must not wait for it."""

@@ -73,6 +73,7 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
             studies,
             trials=plan.search.trials,
             ahead=3 * plan.slots,
+            batch=plan.search.batch,
             to_config=lambda asked: config_of(asked, plan.packers),
             notify=notify,
         )

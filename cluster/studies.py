@@ -16,7 +16,7 @@ import ray
 
 from cluster.experiment import seed_of
 from search.pareto import LOSS, ROUGE_L
-from search.samplers import Proposal
+from search.samplers import Proposal, SamplerSettings
 from search.space import MemoryConfig, SearchSpace
 from search.storage import Trial, open_storage
 from search.study import Study
@@ -48,9 +48,9 @@ class SearchPlan:
     storage: str
     space: SearchSpace
     per_rank: tuple[int, ...]
-    sampler: str
-    initial: int
+    sampler: SamplerSettings
     trials: int  # without the anchor
+    batch: int = 1  # proposed at once, from the same grounds
 
 
 class Studies:
@@ -82,44 +82,44 @@ class Studies:
         """How many trials were ever asked, without the anchor."""
         return len(self._studies[digest].trials) - 1
 
-    def request(self, digest: str) -> None:
-        """Asks an asker for the user's next configuration."""
+    def request(self, digest: str, count: int) -> None:
+        """Asks an asker for the user's next configurations."""
         asker = self._askers[0]
         self._askers.rotate(-1)
-        self._requests[asker.suggest.remote(*self.grounds(digest))] = digest
+        self._requests[asker.suggest.remote(*self.grounds(digest, count))] = digest
 
-    def grounds(self, digest: str) -> tuple[Any, ...]:
-        """What a user's next proposal is made from: the arguments of `Sampler.suggest`."""
+    def grounds(self, digest: str, count: int) -> tuple[Any, ...]:
+        """What a user's next proposals are made from: the arguments of `Sampler.suggest`."""
         study = self._studies[digest]
         return (
             study.space,
             study.objectives,
             study.completed(),
             [trial.config for trial in study.pending()],
-            1,
+            count,
             self._seeds[digest],
-            study.settle_reference(self._plan.initial),
+            study.settle_reference(self._plan.sampler.initial),
         )
 
-    def collect(self) -> list[tuple[str, Asked | None]]:
-        """Requests that have come back: stored as pending; None where the space has run out."""
+    def collect(self) -> list[tuple[str, list[Asked]]]:
+        """Requests that have come back, stored as pending; fewer where the space has run out."""
         if not self._requests:
             return []
         waiting = list(self._requests)
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=True)
         return [self.stored(self._requests.pop(one), ray.get(one)) for one in ready]
 
-    def stored(self, digest: str, proposals: Sequence[Proposal]) -> tuple[str, Asked | None]:
-        """A proposal that has come back, stored as pending; None where there is none."""
-        if not proposals:
-            return digest, None
-        config = proposals[0].config
-        trial = self._studies[digest].ask(
-            proposals[0],
-            seed_of(self._seeds[digest], config.key),
-            config.parameter_count(self._plan.per_rank),
-        )
-        return digest, _asked(digest, trial)
+    def stored(self, digest: str, proposals: Sequence[Proposal]) -> tuple[str, list[Asked]]:
+        """Proposals that have come back, stored as pending."""
+        trials = [
+            self._studies[digest].ask(
+                proposal,
+                seed_of(self._seeds[digest], proposal.config.key),
+                proposal.config.parameter_count(self._plan.per_rank),
+            )
+            for proposal in proposals
+        ]
+        return digest, [_asked(digest, trial) for trial in trials]
 
     def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
         """Stores objectives, and what else was measured; telling again changes nothing."""

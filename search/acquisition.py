@@ -14,12 +14,14 @@ configuration is proposed twice.
 Notation: n trials, d columns, m objectives.
 """
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.monte_carlo import qNoisyExpectedHypervolumeImprovement
+from botorch.exceptions.warnings import NumericsWarning
 from botorch.sampling import SobolQMCNormalSampler
 from numpy.typing import NDArray
 
@@ -64,7 +66,8 @@ def expected_improvement(
         "qlognehvi": logei.qLogNoisyExpectedHypervolumeImprovement,
         "qnehvi": qNoisyExpectedHypervolumeImprovement,
     }
-    with own_randomness(seed):
+    with own_randomness(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericsWarning)  # that qNEHVI is not its logarithm
         function = functions[kind](
             model=surrogate.model,
             ref_point=surrogate.standardised(reference),

@@ -78,42 +78,41 @@ class Sampler(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class SamplerSettings:
+    """Which sampler, and how it begins."""
+
+    name: str  # one of `SAMPLERS`
+    initial: int  # configurations drawn before a model proposes
+    design: DesignName = "sobol"  # the sequence that these are drawn from
+    acquisition: AcquisitionName = "qlognehvi"  # what `SURROGATES` maximise
+
+
 SEQUENCES = ("sobol", "random")
 SURROGATES = ("map-saas", "gp", "saas")
 OPTUNAS = ("tpe", "nsga2", "optuna-gp")
 SAMPLERS = (*SURROGATES, *OPTUNAS, *SEQUENCES)
 
 
-def make_sampler(
-    name: str,
-    initial: int,
-    design: DesignName = "sobol",
-    acquisition: AcquisitionName = "qlognehvi",
-) -> Sampler:
-    """The sampler called `name`.
-
-    Args:
-        name: one of `SAMPLERS`.
-        initial: how many configurations are drawn before a model proposes.
-        design: the sequence that these are drawn from.
-        acquisition: what `SURROGATES` maximise.
+def make_sampler(settings: SamplerSettings) -> Sampler:
+    """The sampler of these settings.
 
     Raises:
         ValueError: no sampler has this name, or what it needs is not installed.
     """
-    check_sampler(name)
-    from search import design as designs
+    check_sampler(settings.name)
+    from search.design import Design, SequenceSampler
 
-    if name in SEQUENCES:
-        return designs.SequenceSampler(name)
-    first = designs.Design(design, initial)
-    if name in OPTUNAS:
+    if settings.name in SEQUENCES:
+        return SequenceSampler(settings.name)
+    design = Design(settings.design, settings.initial)
+    if settings.name in OPTUNAS:
         from search.optuna_samplers import OptunaSampler
 
-        return OptunaSampler(name, first)
+        return OptunaSampler(settings.name, design)
     from search.bayesian import SurrogateSampler
 
-    return SurrogateSampler(name, first, acquisition)
+    return SurrogateSampler(settings.name, design, settings.acquisition)
 
 
 def check_sampler(name: str) -> None:

@@ -91,7 +91,7 @@ def test_a_comparison_by_command_is_the_comparison() -> None:
         ("base", "/no/such/base", "expected a base's folder or hub name, got '/no/such/base'"),
         ("trials", 0, "--trials: expected at least 1, got 0"),
         ("sampler", "magic", "'magic' is not one of 'map-saas'"),
-        ("preset", "huge", "'huge' is not one of 'scale', 'demo'"),
+        ("preset", "huge", "'huge' is not one of 'scale', 'demo', 'paper'"),
         ("min-items", 99, "lower --min-items or give more data"),
         ("storage", "mysql://x", "expected sqlite:///FILE or postgresql://"),
     ],

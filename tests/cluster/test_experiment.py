@@ -71,6 +71,14 @@ def test_training_nothing_is_refused() -> None:
         experiment_from({**GIVEN, "injection_epochs": 0, "tuning_epochs": 0})
 
 
+def test_the_paper_preset_is_the_published_search() -> None:
+    paper = experiment_from({**GIVEN, "preset": "paper"})
+    assert (paper.trials, paper.initial_points, paper.batch) == (200, 100, 4)
+    assert (paper.sampler, paper.design, paper.acquisition) == ("saas", "random", "qnehvi")
+    assert (paper.learning_rates, paper.population) == ((5e-4,), "off")
+    assert paper.ranks == (8, 16, 32, 64, 96)
+
+
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="scale, demo"):
         experiment_from({**GIVEN, "preset": "huge"})

@@ -14,8 +14,8 @@ from ray.tune.search import Searcher
 from cluster.experiment import seed_of
 from cluster.searcher import ATTEMPTS, PENDING_PER_USER, StudySearcher
 from cluster.studies import Asked, SearchPlan, Studies
-from search.samplers import Proposal
-from search.space import SearchSpace
+from search.samplers import Proposal, SamplerSettings
+from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import open_storage
 from search.study import Study
 
@@ -27,12 +27,14 @@ class Sensitive:
     """A sampler whose answer depends on all that it is given."""
 
     def suggest(self, *grounds: Any) -> list[Proposal]:
-        space, _, completed, pending = grounds[:4]
+        space, _, completed, pending, count = grounds[:5]
         generator = np.random.default_rng(seed_of(*map(repr, grounds)))
         taken = {*pending, *(observation.config for observation in completed)}
-        while (config := space.sample(generator)) in taken:
-            pass
-        return [Proposal(config, "sensitive")]
+        found: dict[MemoryConfig, None] = {}
+        while len(found) < min(count, space.size() - len(taken - {BASE_CONFIG})):
+            if (config := space.sample(generator)) not in taken:
+                found[config] = None
+        return [Proposal(config, "sensitive") for config in found]
 
 
 class InlineStudies(Studies):
@@ -41,25 +43,25 @@ class InlineStudies(Studies):
     def __init__(self, plan: SearchPlan, seeds: Mapping[str, int]) -> None:
         super().__init__(plan, seeds)
         self._sampler = Sensitive()
-        self._wanted: list[str] = []
+        self._wanted: list[tuple[str, int]] = []
 
-    def request(self, digest: str) -> None:
-        self._wanted.append(digest)
+    def request(self, digest: str, count: int) -> None:
+        self._wanted.append((digest, count))
 
-    def collect(self) -> list[tuple[str, Asked | None]]:
+    def collect(self) -> list[tuple[str, list[Asked]]]:
         wanted, self._wanted = self._wanted, []
-        return [self.stored(digest, self._proposed(digest)) for digest in wanted]
+        return [self.stored(digest, self._proposed(digest, count)) for digest, count in wanted]
 
-    def _proposed(self, digest: str) -> Sequence[Any]:
-        return self._sampler.suggest(*self.grounds(digest))
+    def _proposed(self, digest: str, count: int) -> Sequence[Any]:
+        return self._sampler.suggest(*self.grounds(digest, count))
 
 
 class Bench:
     """A searcher, its studies, and what it told."""
 
-    def __init__(self, folder: Path, trials: int = 3, ahead: int = 100) -> None:
+    def __init__(self, folder: Path, trials: int = 3, ahead: int = 100, batch: int = 1) -> None:
         storage = f"sqlite:///{folder / 'studies.db'}"
-        plan = SearchPlan(storage, SPACE, (10,) * 4, "random", 2, trials)
+        plan = SearchPlan(storage, SPACE, (10,) * 4, SamplerSettings("random", 2), trials, batch)
         self.storage = storage
         self.studies = InlineStudies(plan, SEEDS)
         self.events: list[dict[str, Any]] = []
@@ -69,6 +71,7 @@ class Bench:
             self.studies,
             trials=trials,
             ahead=ahead,
+            batch=batch,
             to_config=lambda asked: {"asked": asked},
             notify=self.events.append,
         )
@@ -130,6 +133,32 @@ def test_a_user_has_at_most_four_pending(tmp_path: Path) -> None:
     assert pending == [PENDING_PER_USER, PENDING_PER_USER]
     bench.finish(asked[0])
     assert len(bench.suggest_all()) == 1
+
+
+def test_a_batch_is_asked_at_once_when_the_last_one_is_told(tmp_path: Path) -> None:
+    """As the paper's rounds of four: the same grounds for all, nothing told in between."""
+    bench = Bench(tmp_path, trials=10, batch=4)
+    waiting = bench.suggest_all()
+    assert [asked.number for asked in waiting] == [0, 0]  # the anchors
+    for expected in (4, 4, 2):
+        for asked in waiting[:-1]:
+            bench.finish(asked)
+        others = bench.suggest_all()
+        assert {asked.digest for asked in others} <= {waiting[0].digest}
+        bench.finish(waiting[-1])
+        waiting = sorted([*others, *bench.suggest_all()], key=lambda asked: asked.digest)
+        assert [asked.digest for asked in waiting] == ["aaaa"] * expected + ["bbbb"] * expected
+        assert len({asked.configuration for asked in waiting[:expected]}) == expected
+
+
+def test_a_user_whose_space_runs_out_ends(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trials=SPACE.size() + 10, batch=4)
+    asked: Asked | str | None = None
+    while not isinstance(asked, str):
+        asked = bench.suggest()
+        if asked is None and bench.running:
+            bench.finish(next(iter(bench.running.values()))["asked"])
+    assert [bench.completed(digest) for digest in SEEDS] == [SPACE.size() + 1] * 2
 
 
 def test_no_more_are_asked_than_are_needed_ahead(tmp_path: Path) -> None:

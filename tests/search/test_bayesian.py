@@ -9,7 +9,7 @@ from search import surrogate
 from search.bayesian import AFTER_FAILURE, SurrogateSampler
 from search.design import Design
 from search.pareto import hypervolume, reference_point
-from search.samplers import Observation, make_sampler
+from search.samplers import Observation, SamplerSettings, make_sampler
 from search.space import BASE_CONFIG
 from tests.search.planted import BASE, OBJECTIVES, SPACE, observed
 
@@ -18,7 +18,7 @@ TRIALS, INITIAL, BATCH = 16, 8, 2
 
 def reached(name: str, seed: int) -> float:
     """The hypervolume after a search."""
-    sampler, done = make_sampler(name, INITIAL), list[Observation]()
+    sampler, done = make_sampler(SamplerSettings(name, INITIAL)), list[Observation]()
     while len(done) < TRIALS:
         found = sampler.suggest(SPACE, OBJECTIVES, done, [], BATCH, seed, BASE)
         done += observed([proposal.config for proposal in found])
@@ -54,7 +54,10 @@ class Failing:
 
 
 COMPLETED = observed(
-    [p.config for p in make_sampler("sobol", 0).suggest(SPACE, OBJECTIVES, [], [], 8, 0)]
+    [
+        p.config
+        for p in make_sampler(SamplerSettings("sobol", 0)).suggest(SPACE, OBJECTIVES, [], [], 8, 0)
+    ]
 )
 
 
@@ -73,7 +76,9 @@ def test_a_fit_that_fails_once_is_tried_again_under_another_seed() -> None:
 def test_after_two_failures_the_proposal_is_a_sobol_point_and_says_so() -> None:
     sampler = sampling(Failing(100))
     found = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 2, 0, BASE)
-    drawn = make_sampler("sobol", 0).suggest(SPACE, OBJECTIVES, COMPLETED, [], 2, 0)
+    drawn = make_sampler(SamplerSettings("sobol", 0)).suggest(
+        SPACE, OBJECTIVES, COMPLETED, [], 2, 0
+    )
     assert [p.config for p in found] == [p.config for p in drawn]
     assert [p.source for p in found] == [AFTER_FAILURE] * 2
 
@@ -103,7 +108,7 @@ def test_the_reference_point_steers_the_search() -> None:
     """A corner that only high ROUGE-L clears leads to smaller memories than one that all clear."""
 
     def sizes(reference: tuple[float, float]) -> float:
-        sampler = make_sampler("gp", 4)
+        sampler = make_sampler(SamplerSettings("gp", 4))
         found = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 3, 0, reference)
         return float(np.mean([len(p.config.layers) * p.config.rank for p in found]))
 
@@ -111,7 +116,7 @@ def test_the_reference_point_steers_the_search() -> None:
 
 
 def test_without_a_reference_point_the_corner_is_worked_out_from_what_was_seen() -> None:
-    sampler, rows = make_sampler("gp", 4), [o.values or () for o in COMPLETED]
+    sampler, rows = make_sampler(SamplerSettings("gp", 4)), [o.values or () for o in COMPLETED]
     for base, completed in (
         (None, COMPLETED),
         (BASE, [Observation(BASE_CONFIG, BASE), *COMPLETED]),

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import optuna_samplers
 from search.optuna_samplers import OptunaSampler, _Coding, _told
-from search.samplers import OPTUNAS, Observation, make_sampler
+from search.samplers import OPTUNAS, Observation, SamplerSettings, make_sampler
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from tests.search.planted import BASE, OBJECTIVES, SPACE, observed
 
@@ -61,17 +61,17 @@ def test_generations_are_counted_over_what_came_back() -> None:
 
 @pytest.mark.parametrize("name", OPTUNAS)
 def test_after_the_design_it_is_optuna_that_proposes(name: str) -> None:
-    sampler = make_sampler(name, 4)
+    sampler = make_sampler(SamplerSettings(name, 4))
     found = sampler.suggest(SPACE, OBJECTIVES, observed(CONFIGS[:24]), [], 3, 0)
     assert [proposal.source for proposal in found] == [name] * 3
-    drawn = make_sampler("sobol", 0).suggest(SPACE, OBJECTIVES, [], [], 27, 0)
+    drawn = make_sampler(SamplerSettings("sobol", 0)).suggest(SPACE, OBJECTIVES, [], [], 27, 0)
     assert not {p.config for p in found} & {p.config for p in drawn}
 
 
 @pytest.mark.parametrize("name", ["tpe", "optuna-gp"])
 def test_it_learns(name: str) -> None:
     """The learning rate that trains, and the layers that carry, are proposed most often."""
-    sampler = make_sampler(name, 4)
+    sampler = make_sampler(SamplerSettings(name, 4))
     found = sampler.suggest(SPACE, OBJECTIVES, observed(CONFIGS), [], 6, 0)
     rates = [proposal.config.learning_rate for proposal in found]
     assert sum(rate in (1e-3, 3.16e-3) for rate in rates) >= 4
@@ -83,7 +83,9 @@ def test_tpe_learns_from_what_failed() -> None:
     fine = observed([c for c in CONFIGS if c.learning_rate < 3e-3])
 
     def tries(completed: Sequence[Observation]) -> int:
-        found = make_sampler("tpe", 4).suggest(SPACE, OBJECTIVES, completed, [], 12, 0)
+        found = make_sampler(SamplerSettings("tpe", 4)).suggest(
+            SPACE, OBJECTIVES, completed, [], 12, 0
+        )
         return sum(proposal.config.learning_rate >= 3e-3 for proposal in found)
 
     assert tries([*fine, *(Observation(c, None) for c in broken)]) < tries(fine)
@@ -111,12 +113,16 @@ def test_a_repeat_is_told_as_running_and_in_the_end_gives_way_to_a_sobol_point(
 ) -> None:
     stubborn = _Stubborn()
     monkeypatch.setitem(optuna_samplers._MAKERS, "tpe", lambda seed: stubborn)
-    found = make_sampler("tpe", 2).suggest(SPACE, OBJECTIVES, observed(CONFIGS[:8]), [], 1, 0)
+    found = make_sampler(SamplerSettings("tpe", 2)).suggest(
+        SPACE, OBJECTIVES, observed(CONFIGS[:8]), [], 1, 0
+    )
     assert [proposal.source for proposal in found] == ["sobol"]
     assert found[0].config not in CONFIGS[:8]
     # Each time one more of its own answers runs; the newest is the one being asked.
     assert [len(running) for running in stubborn.asked] == [*range(1, 9)]
-    assert isinstance(make_sampler("tpe", 2), OptunaSampler)
+    assert isinstance(make_sampler(SamplerSettings("tpe", 2)), OptunaSampler)
     unseen: list[MemoryConfig] = CONFIGS[1:8]
-    again = make_sampler("tpe", 2).suggest(SPACE, OBJECTIVES, observed(unseen), [], 1, 0)
+    again = make_sampler(SamplerSettings("tpe", 2)).suggest(
+        SPACE, OBJECTIVES, observed(unseen), [], 1, 0
+    )
     assert [(p.config, p.source) for p in again] == [(CONFIGS[0], "tpe")]

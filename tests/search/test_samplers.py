@@ -15,6 +15,7 @@ from search.samplers import (
     Observation,
     Proposal,
     Sampler,
+    SamplerSettings,
     initial_count,
     make_sampler,
 )
@@ -32,7 +33,7 @@ PENDING = CONFIGS[8:11]
 
 @pytest.fixture(params=SAMPLERS)
 def sampler(request: pytest.FixtureRequest) -> Sampler:
-    return make_sampler(request.param, INITIAL)
+    return make_sampler(SamplerSettings(request.param, INITIAL))
 
 
 def suggest(
@@ -53,7 +54,7 @@ def test_the_same_arguments_give_the_same_answer(sampler: Sampler) -> None:
     suggest(sampler, completed=COMPLETED[:6], seed=9)  # nothing of this call is remembered
     np.random.seed(3)
     assert suggest(sampler) == first
-    assert suggest(make_sampler(sampler.name, INITIAL)) == first
+    assert suggest(make_sampler(SamplerSettings(sampler.name, INITIAL))) == first
 
 
 def test_another_seed_gives_another_design(sampler: Sampler) -> None:
@@ -151,14 +152,16 @@ def test_a_space_of_one_configuration_is_searched_in_one_trial(sampler: Sampler)
 
 def test_the_initial_points_are_drawn_as_wanted() -> None:
     for name in (*SURROGATES, "tpe"):
-        sampler = make_sampler(name, INITIAL, design="random")
-        drawn = make_sampler("random", 0).suggest(SPACE, OBJECTIVES, [], [], INITIAL, 3)
+        sampler = make_sampler(SamplerSettings(name, INITIAL, design="random"))
+        drawn = make_sampler(SamplerSettings("random", 0)).suggest(
+            SPACE, OBJECTIVES, [], [], INITIAL, 3
+        )
         assert sampler.suggest(SPACE, OBJECTIVES, [], [], INITIAL, 3) == drawn
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"map-saas, gp, saas, tpe.*, random, got 'cmaes'"):
-        make_sampler("cmaes", 4)
+        make_sampler(SamplerSettings("cmaes", 4))
 
 
 def test_a_missing_package_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,14 +170,14 @@ def test_a_missing_package_is_named_with_how_to_get_it(monkeypatch: pytest.Monke
         importlib.util, "find_spec", lambda name: None if name == "numpyro" else there(name)
     )
     with pytest.raises(ValueError, match=r"saas needs numpyro.*pip install 'milpa\[nuts\]'"):
-        make_sampler("saas", 4)
-    make_sampler("map-saas", 4)
+        make_sampler(SamplerSettings("saas", 4))
+    make_sampler(SamplerSettings("map-saas", 4))
 
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_one_objective_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match="two objectives or more"):
-        make_sampler(name, 4).suggest(SPACE, (LOSS,), [], [], 1, 0)
+        make_sampler(SamplerSettings(name, 4)).suggest(SPACE, (LOSS,), [], [], 1, 0)
 
 
 def test_the_initial_design_is_twelve_or_half() -> None:
