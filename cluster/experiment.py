@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from search.samplers import AcquisitionName, DesignName, initial_count
+from search.samplers import DesignName, initial_count
 from search.space import LEARNING_RATES, PAPER_LEARNING_RATE, RANKS, SearchSpace
 
 PresetName = Literal["scale", "demo", "paper"]
@@ -46,7 +46,6 @@ class Experiment:
     initial: Annotated[int | None, "Initial points; 12, at most half, if not given."] = None
     sampler: Annotated[SamplerName, "What proposes configurations."] = "map-saas"
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
-    acquisition: Annotated[AcquisitionName, "What map-saas, gp and saas maximise."] = "qlognehvi"
     batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
@@ -129,7 +128,7 @@ def paper(data: str, base: str) -> Experiment:
     """
     return Experiment(
         data=data, base=base, preset="paper", trials=200, initial=100, sampler="saas",
-        design="random", acquisition="qnehvi", batch=4, learning_rates=(PAPER_LEARNING_RATE,),
+        design="random", batch=4, learning_rates=(PAPER_LEARNING_RATE,),
         population="off",
     )  # fmt: skip
 

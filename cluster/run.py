@@ -150,7 +150,7 @@ def _plan(
         listed = ", ".join(map(str, left_out))
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
     per_rank = description["per_rank"]
-    sampler = SamplerSettings(e.sampler, e.initial_points, e.design, e.acquisition)
+    sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
     plan = SearchPlan(run.storage, space, per_rank, sampler, e.trials, e.batch)
     seeds = {user.digest: user.seed for user in run.choice.searched}
     return ShardPlan("all", seeds, plan, run.folder.path, len(ground.places), ground.slots)

@@ -18,7 +18,7 @@ from search import surrogate
 from search.acquisition import propose
 from search.design import Design
 from search.pareto import Objective, Values, front, oriented, reference_point
-from search.samplers import AcquisitionName, Observation, Proposal, all_taken, one_by_one
+from search.samplers import Observation, Proposal, all_taken, one_by_one
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
 ATTEMPTS = 2
@@ -34,7 +34,6 @@ class SurrogateSampler:
         self,
         name: str,
         design: Design,
-        acquisition: AcquisitionName = "qlognehvi",
         fit: surrogate.Fit = surrogate.fit,
     ) -> None:
         """A sampler on the surrogate called `name`.
@@ -42,12 +41,10 @@ class SurrogateSampler:
         Args:
             name: one of `surrogate.NAMES`.
             design: proposes the first configurations.
-            acquisition: what is maximised.
             fit: how to fit.
         """
         self.name = name
         self.design = design
-        self.acquisition: AcquisitionName = acquisition
         self.fit = fit
 
     def suggest(
@@ -102,7 +99,6 @@ class _Grounds:
         corner = reference or _provisional(objectives, completed, rows)
         self.name = name
         self.space = space
-        self.acquisition = sampler.acquisition
         self.features = functools.partial(space.features, derived=name == "gp")
         self.observed = [observation.config for observation in usable]
         self.front = [self.observed[i] for i in front(objectives, rows)]
@@ -127,7 +123,6 @@ class _Grounds:
                     front=self.front,
                     reference=self.reference,
                     seed=seed,
-                    kind=self.acquisition,
                 )
             except surrogate.FitError as error:
                 _logger.warning("%s; a Sobol point after %d failures", error, ATTEMPTS)

@@ -23,7 +23,6 @@ from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 FEWEST_OBSERVATIONS = 2  # that a model learns from
 
 DesignName = Literal["sobol", "random"]
-AcquisitionName = Literal["qlognehvi", "qnehvi"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,6 @@ class SamplerSettings:
     name: str  # one of `SAMPLERS`
     initial: int  # configurations drawn before a model proposes
     design: DesignName = "sobol"  # the sequence that these are drawn from
-    acquisition: AcquisitionName = "qlognehvi"  # what `SURROGATES` maximise
 
 
 SEQUENCES = ("sobol", "random")
@@ -112,7 +110,7 @@ def make_sampler(settings: SamplerSettings) -> Sampler:
         return OptunaSampler(settings.name, design)
     from search.bayesian import SurrogateSampler
 
-    return SurrogateSampler(settings.name, design, settings.acquisition)
+    return SurrogateSampler(settings.name, design)
 
 
 def check_sampler(name: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from search import surrogate
 from search.bayesian import AFTER_FAILURE, SurrogateSampler
 from search.design import Design
+from search.improvement import expected_improvement
 from search.pareto import hypervolume, reference_point
 from search.samplers import Observation, SamplerSettings, make_sampler
 from search.space import BASE_CONFIG
@@ -64,6 +65,28 @@ COMPLETED = observed(
 def sampling(fit: surrogate.Fit) -> SurrogateSampler:
     """A sampler that fits so."""
     return SurrogateSampler("gp", Design("sobol", 4), fit=fit)
+
+
+@pytest.mark.parametrize("name", surrogate.NAMES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_proposes_what_trying_everything_proposes(name: str, seed: int) -> None:
+    """The best of the whole space under the acquisition function, one pending."""
+    fits: list[tuple[surrogate.Surrogate, np.ndarray, int]] = []
+
+    def spy(name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
+        fits.append((surrogate.fit(name, X, Y, seed), X, seed))
+        return fits[-1][0]
+
+    sampler = SurrogateSampler(name, Design("sobol", 4), fit=spy)
+    pending = [next(SPACE.enumerate())]
+    (found,) = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, pending, 1, seed, BASE)
+    ((model, X, drawn_by),) = fits
+    taken = {*pending, *(o.config for o in COMPLETED)}
+    every = [config for config in SPACE.enumerate() if config not in taken]
+    features = functools.partial(SPACE.features, derived=name == "gp")
+    corner = np.array([-BASE[0], BASE[1]])
+    gain = expected_improvement(model, X, features(pending), corner, drawn_by)
+    assert found.config == every[int(np.argmax(gain(features(every))))]
 
 
 def test_a_fit_that_fails_once_is_tried_again_under_another_seed() -> None:
