@@ -35,11 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from search.pareto import LOSS, ROUGE_L, oriented, reference_point
-from search.samplers import Observation
-from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
+from search.pareto import LOSS, ROUGE_L, oriented
+from search.space import MemoryConfig, SearchSpace
 
 OBJECTIVES = (LOSS, ROUGE_L)
+SIGNS = oriented(OBJECTIVES, [(1.0, 1.0)])  # times values: bigger is better
 BLOCK = 8  # layers
 THINGS = 6  # to learn in a block
 REACH = 1.2  # layers, from which a thing is learned
@@ -53,7 +53,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Hidden:
-    """What makes a user: standard normal numbers, and the history's size in interactions."""
+    """What makes a user: standard normal numbers."""
 
     strength: Array  # L
     pace: Array  # L
@@ -62,7 +62,7 @@ class Hidden:
     to_loss: Array  # F
     to_rouge: Array  # F
     rate: Array  # 1
-    size: float
+    size: Array  # 1
 
 
 class MadeUpProblem:
@@ -87,7 +87,7 @@ class MadeUpProblem:
         self.base = BASE
         self.seed = [seed, user]
         hidden = _hidden(layer_count, user, related, seed)
-        self.size = round(hidden.size)
+        self.size = round(300 * 2 ** float(hidden.size[0]))  # interactions
         self._strength = 0.35 + 0.6 * ndtr(hidden.strength)
         self._pace = 4 * 12 ** ndtr(hidden.pace)  # ranks, from 4 to 48
         self._load = 1 + np.floor(4 * ndtr(hidden.load)).astype(int)
@@ -98,7 +98,7 @@ class MadeUpProblem:
         self._cover = near * np.kron(np.eye(len(blocks)), np.ones((BLOCK, THINGS)))  # L x F
         self._worth = np.stack([_shares(hidden.to_loss), _shares(hidden.to_rouge)], axis=1)
         self._best_rate = -2.75 + 0.3 * float(hidden.rate[0])
-        self._carried = 1.5 * layer_count * (hidden.size / 300) ** 0.5
+        self._carried = 1.5 * layer_count * (self.size / 300) ** 0.5
 
     def true(self, configs: Sequence[MemoryConfig]) -> Array:
         """`n x 2` loss and ROUGE-L without noise."""
@@ -128,7 +128,7 @@ class MadeUpProblem:
                 reached.append(self._outcome(sums[:, :2], loads, rank, rate))
                 counts.append(sums[:, 2])
         values = np.concatenate(reached)
-        kept = _undominated(oriented(OBJECTIVES, values))
+        kept = _undominated(values * SIGNS)
         if np.concatenate(counts)[kept].max() > self.space.max_count:
             raise ValueError(f"expected a front of at most {self.space.max_count} layers")
         return values[kept]
@@ -138,7 +138,7 @@ class MadeUpProblem:
         """Where hypervolume counts from: what three in four random memories beat, or the base."""
         generator = np.random.default_rng([*self.seed, 1])
         drawn = [self.space.sample(generator) for _ in range(NADIR_SAMPLE)]
-        low = np.quantile(oriented(OBJECTIVES, self.true(drawn)), 0.25, axis=0)
+        low = np.quantile(self.true(drawn) * SIGNS, 0.25, axis=0)
         corner = np.maximum(low, oriented(OBJECTIVES, [BASE])[0])
         return tuple(o.oriented(float(y)) for o, y in zip(OBJECTIVES, corner, strict=True))
 
@@ -148,13 +148,15 @@ class MadeUpProblem:
         layers = list(config.layers)
         sums = self._learned(layers, config.rank)[None] @ self._worth
         load = self._load[layers].sum(keepdims=True)
-        return self._outcome(sums, load, config.rank, config.learning_rate)[0]
+        values: Array = self._outcome(sums, load, config.rank, config.learning_rate)[0]
+        return values
 
     def _learned(self, layers: Sequence[int], rank: int) -> Array:
         """`F` shares of what there is to learn that these layers learn together."""
         saturated = 1 - np.exp(-rank / self._pace[layers])
         each = self._strength[layers, None] * saturated[:, None] * self._cover[layers]
-        return 1 - np.prod(1 - each, axis=0)
+        learned: Array = 1 - np.prod(1 - each, axis=0)
+        return learned
 
     def _outcome(self, sums: Array, load: Array, rank: int, rate: float) -> Array:
         """`n x 2` values of `n x 2` worths of what was learned, and of `n` loads."""
@@ -198,19 +200,21 @@ def _hidden(layer_count: int, user: int, related: float, seed: int) -> Hidden:
         + np.sqrt(1 - related**2) * own.standard_normal(width)
         for width in widths
     ]
-    return Hidden(*mixed, size=300 * 2 ** own.standard_normal())
+    return Hidden(*[*mixed, own.standard_normal(1)])
 
 
 def _shares(normal: Array) -> Array:
     weights: Array = np.exp(1.2 * normal)
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def _undominated(Y: Array) -> NDArray[np.intp]:
     """Positions of the rows that no other dominates, bigger being better; two columns."""
     order = np.lexsort((-Y[:, 1], -Y[:, 0]))
     best = np.maximum.accumulate(np.concatenate([[-np.inf], Y[order, 1][:-1]]))
-    return order[Y[order, 1] > best]
+    kept: NDArray[np.intp] = order[Y[order, 1] > best]
+    return kept
 
 
 def _pruned(sums: Array) -> Array:
