@@ -34,6 +34,7 @@ from cluster.preparation import Prepared, held, prepared
 from cluster.shard import ShardPlan, run_shard
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
+from search.samplers import SamplerSettings
 from search.space import MemoryConfig, SearchSpace
 from search.storage import open_storage
 from search.study import Study
@@ -110,8 +111,8 @@ def search(run: Prepared, ready: Path) -> dict[str, Any]:
         )
         packer = start_packer(0, partial(TimedWorkbench, settings), run.folder.path, place.options)
         description = ray.get(packer.call.remote("describe"))
-        askers = start_askers(1, run.experiment.sampler, run.experiment.initial_points)
         plan = shard_plan(run, description, ground.slots)
+        askers = start_askers(1, plan.search.sampler)
         ready.touch()
         for event in map(ray.get, run_shard.remote(plan, askers)):
             if event.get("failed") or event.get("error"):
@@ -124,9 +125,8 @@ def shard_plan(run: Prepared, description: dict[str, Any], slots: int) -> ShardP
     """All users in one shard."""
     e = run.experiment
     space, _ = SearchSpace.for_base(description["layer_count"], description["smallest_dimension"])
-    plan = SearchPlan(
-        run.storage, space, description["per_rank"], e.sampler, e.initial_points, e.trials
-    )
+    sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
+    plan = SearchPlan(run.storage, space, description["per_rank"], sampler, e.trials)
     seeds = {user.digest: user.seed for user in run.choice.searched}
     return ShardPlan("all", seeds, plan, run.folder.path, 1, slots)
 
