@@ -1,6 +1,7 @@
 """What to try next: arithmetic on unit cubes, without Ray and without a language model.
 
 Reading order: `configuration`, `layers` and `space` (what a configuration means), `pareto` (what is
-better), `samplers` (who proposes), `surrogate`, `acquisition` and `bayesian` (what is likely to be
-better), `storage` and `study` (one user's trials, kept in a database).
+better), `samplers` (who proposes), `design` (points that need no model), `surrogate`, `nuts`,
+`improvement`, `acquisition` and `bayesian` (what is likely to be better), `optuna_samplers`
+(Optuna's own), `storage` and `study` (one user's trials, kept in a database).
 """

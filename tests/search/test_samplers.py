@@ -64,7 +64,7 @@ def test_another_seed_gives_another_design(sampler: Sampler) -> None:
 
 def test_asking_at_once_equals_asking_one_by_one(sampler: Sampler) -> None:
     """Across the end of the initial design too: it lasts for four more configurations."""
-    late = make_sampler(sampler.name, initial=len(COMPLETED) + 2)
+    late = make_sampler(SamplerSettings(sampler.name, len(COMPLETED) + 2))
     at_once = suggest(late, pending=[], count=4)
     one_by_one: list[MemoryConfig] = []
     for _ in range(4):

@@ -7,7 +7,7 @@ test can kill it anywhere.
 
 import sys
 
-from search.samplers import Sampler, make_sampler
+from search.samplers import Sampler, SamplerSettings, make_sampler
 from search.storage import Trial, open_storage
 from search.study import Study
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
@@ -38,7 +38,7 @@ def search(url: str, trials: int, name: str) -> None:
     study = Study.open(open_storage(url), "digest", SPACE, OBJECTIVES)
     if study.ask_anchor(0).state == "pending":
         tell(study, study.ask_anchor(0))
-    sampler = make_sampler(name, 4)
+    sampler = make_sampler(SamplerSettings(name, 4))
     while study.pending() or len(study.trials) <= trials:
         if len(study.pending()) < 2 and len(study.trials) <= trials:
             ask(study, sampler)
