@@ -25,6 +25,7 @@ from search.space import LEARNING_RATES, PAPER_LEARNING_RATE, RANKS, SearchSpace
 PresetName = Literal["scale", "demo", "paper"]
 SamplerName = Literal["map-saas", "gp", "saas", "tpe", "nsga2", "optuna-gp", "sobol", "random"]
 UserSaid = Literal["response", "query", "both"]
+Transfer = Literal["auto", "off"]
 Dtype = Literal["auto", "float32", "bfloat16", "8bit", "4bit"]
 _PATHS = {"data", "base", "population"}
 
@@ -47,6 +48,7 @@ class Experiment:
     sampler: Annotated[SamplerName, "What proposes configurations."] = "map-saas"
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
     batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
+    transfer: Annotated[Transfer, "Begin with what was best for earlier users: auto, off."] = "auto"
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0
@@ -129,7 +131,7 @@ def paper(data: str, base: str) -> Experiment:
     return Experiment(
         data=data, base=base, preset="paper", trials=200, initial=100, sampler="saas",
         design="random", batch=4, learning_rates=(PAPER_LEARNING_RATE,),
-        population="off",
+        transfer="off", population="off",
     )  # fmt: skip
 
 

@@ -78,6 +78,10 @@ class Progress:
             if trial.state != "pending":
                 self._count(user, trial.values, is_anchor=trial.number == 0)
 
+    def advised(self, shard: str, configurations: int) -> None:
+        """New users of a shard begin with what was best for earlier ones."""
+        self.note(f"{shard}: new users begin with {configurations} points of earlier users' fronts")
+
     def told(self, event: Mapping[str, Any]) -> None:
         """A trial has ended."""
         user = self.users[event["digest"]]

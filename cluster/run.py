@@ -33,7 +33,7 @@ from cluster.shard import ShardPlan
 from cluster.shared import follow, learn_population, sharing
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
-from search.samplers import SamplerSettings
+from search.samplers import SEQUENCES, SamplerSettings
 from search.space import SearchSpace
 
 
@@ -151,7 +151,11 @@ def _plan(
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
     per_rank = description["per_rank"]
     sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
-    plan = SearchPlan(run.storage, space, per_rank, sampler, e.trials, e.batch)
+    transfer = e.transfer == "auto" and e.sampler not in SEQUENCES  # those ask nobody
+    base = description["fingerprint"]
+    plan = SearchPlan(
+        run.storage, space, per_rank, sampler, e.trials, e.batch, transfer=transfer, base=base
+    )
     seeds = {user.digest: user.seed for user in run.choice.searched}
     return ShardPlan("all", seeds, plan, run.folder.path, len(ground.places), ground.slots)
 

@@ -106,6 +106,8 @@ class Schedule:
             self._start(shard)
         elif event["event"] == "told":
             self._progress.told(event)
+        elif event["event"] == "advised":
+            self._progress.advised(shard.name, event["configurations"])
         elif event["event"] == "draining":
             self._next_shard()
         else:

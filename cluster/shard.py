@@ -68,6 +68,8 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
     """Tune's controller. Its own failure is an event too: the driver must not wait for ever."""
     try:
         studies = Studies(plan.search, plan.seeds, askers)
+        if studies.advised:
+            notify({"event": "advised", "configurations": studies.advised})
         searcher = StudySearcher(
             tuple(plan.seeds),
             studies,

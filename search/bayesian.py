@@ -56,6 +56,7 @@ class SurrogateSampler:
         count: int,
         seed: int,
         reference: Values | None = None,
+        portfolio: Sequence[MemoryConfig] = (),
     ) -> list[Proposal]:
         """See `Sampler`.
 
@@ -71,7 +72,7 @@ class SurrogateSampler:
         def propose_one(waiting: Sequence[MemoryConfig]) -> Proposal | None:
             taken = all_taken(completed, waiting)
             if self.design.remaining(completed, waiting):
-                return self.design.next(space, taken, seed)
+                return self.design.next(space, taken, seed, portfolio)
             config, source = grounds().best(waiting, taken)
             if config is not None:
                 return Proposal(config, source)

@@ -75,7 +75,7 @@ def test_the_paper_preset_is_the_published_search() -> None:
     paper = experiment_from({**GIVEN, "preset": "paper"})
     assert (paper.trials, paper.initial_points, paper.batch) == (200, 100, 4)
     assert (paper.sampler, paper.design) == ("saas", "random")
-    assert (paper.learning_rates, paper.population) == ((5e-4,), "off")
+    assert (paper.learning_rates, paper.population, paper.transfer) == ((5e-4,), "off", "off")
     assert paper.ranks == (8, 16, 32, 64, 96)
 
 

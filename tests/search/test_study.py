@@ -129,6 +129,25 @@ def test_the_reference_point_waits_for_the_anchor_and_two_memories(storage: RDBS
     assert study.settle_reference(initial=2) is not None
 
 
+def test_a_portfolio_is_kept_once_and_never_after_a_memory_was_asked(storage: RDBStorage) -> None:
+    study = opened(storage)
+    study.settle_portfolio(())
+    assert study.is_new
+    study.settle_portfolio(CONFIGS[:3])
+    study.settle_portfolio(CONFIGS[4:])
+    assert study.portfolio == opened(storage).portfolio == tuple(CONFIGS[:3])
+    assert not opened(storage).is_new
+
+
+def test_a_study_that_has_begun_takes_no_portfolio(storage: RDBStorage) -> None:
+    study = begun(storage)
+    assert study.is_new
+    ask(study, CONFIGS[0])
+    study.settle_portfolio(CONFIGS[1:])
+    assert not study.is_new
+    assert study.portfolio == opened(storage).portfolio == ()
+
+
 def test_front_and_winner(storage: RDBStorage) -> None:
     study = begun(storage)
     assert study.winner() == study.anchor  # nothing else has come back
