@@ -73,9 +73,8 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
         searcher = StudySearcher(
             tuple(plan.seeds),
             studies,
-            trials=plan.search.trials,
+            rules=plan.search.rules,
             ahead=3 * plan.slots,
-            batch=plan.search.batch,
             to_config=lambda asked: config_of(asked, plan.packers),
             notify=notify,
         )

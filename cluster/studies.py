@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+from cluster.budget import Rules
 from cluster.experiment import seed_of
 from search.evidence import earlier
 from search.pareto import LOSS, ROUGE_L
@@ -35,6 +36,7 @@ class Asked:
     number: int
     configuration: MemoryConfig
     seed: int
+    gain: float | None = None  # expected of it, see `search.samplers.Proposal`
     attempt: int = 1
 
 
@@ -50,8 +52,7 @@ class SearchPlan:
     space: SearchSpace
     per_rank: tuple[int, ...]
     sampler: SamplerSettings
-    trials: int  # without the anchor
-    batch: int = 1  # proposed at once, from the same grounds
+    rules: Rules
     transfer: bool = False  # whether new users learn from the studies of others
     base: str = ""  # fingerprint; who was searched on another one is no example
 
@@ -100,9 +101,9 @@ class Studies:
         """Asked and not told, in the order of asking."""
         return [_asked(digest, trial) for trial in self._studies[digest].pending()]
 
-    def asked(self, digest: str) -> int:
-        """How many trials were ever asked, without the anchor."""
-        return len(self._studies[digest].trials) - 1
+    def gains(self, digest: str) -> list[float | None]:
+        """What every trial asked promised, in the order of asking, without the anchor."""
+        return [trial.gain for trial in self._studies[digest].trials[1:]]
 
     def request(self, digest: str, count: int) -> None:
         """Asks an asker for the user's next configurations."""
@@ -158,4 +159,4 @@ class Studies:
 
 
 def _asked(digest: str, trial: Trial) -> Asked:
-    return Asked(digest, trial.number, trial.config, trial.seed)
+    return Asked(digest, trial.number, trial.config, trial.seed, trial.gain)

@@ -61,10 +61,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration to try, and who proposed it."""
+    """A configuration to try, who proposed it, and what it promises."""
 
     config: MemoryConfig
     source: str
+    # Hypervolume that it is expected to add, as a share of what the front would hold with it; None
+    # where no surrogate was asked.
+    gain: float | None = None
 
 
 class Sampler(Protocol):

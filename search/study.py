@@ -250,7 +250,7 @@ class Study:
         )
 
     def _store(self, proposal: Proposal, seed: int, parameters: int) -> Trial:
-        waiting = template(self.space, proposal.config, proposal.source, seed, parameters)
+        waiting = template(self.space, proposal, seed, parameters)
         return self._read(self._storage.create_new_trial(self._id, waiting))
 
     def _finish(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.asker import Asker
+from cluster.budget import Rules
 from cluster.studies import SearchPlan, Studies
 from search.samplers import PORTFOLIO, Evidence, Proposal, SamplerSettings, make_sampler
 from search.space import MemoryConfig
@@ -27,7 +28,7 @@ class InlineStudies(Studies):
 
 def studies(folder: Path, seeds: dict[str, int] = NEW, transfer: bool = True) -> Studies:
     url = sqlite_url(folder / "studies.db")
-    plan = SearchPlan(url, SPACE, (10,) * 8, SETTINGS, 24, transfer=transfer, base="b")
+    plan = SearchPlan(url, SPACE, (10,) * 8, SETTINGS, Rules(24), transfer, "b")
     return InlineStudies(plan, seeds)
 
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from search.pareto import reference_point
-from search.samplers import Observation
+from search.samplers import Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig
 from tests.search.begun import CONFIGS, NAME, ask, begun, opened, told
 from tests.search.planted import BASE, OBJECTIVES
@@ -31,6 +31,13 @@ def test_what_is_asked_and_told_is_there_when_opened_again(storage: RDBStorage) 
     assert trial.measured == {"losses": [3.5, 3.0], "seconds": 2.5}
     assert (trial.seed, trial.source, trial.parameters) == (11, "sobol", 100)
     assert again.trials[numbers[0]].reason == "loss is nan"
+
+
+def test_what_a_proposal_promised_is_stored_with_it(storage: RDBStorage) -> None:
+    study = begun(storage)
+    study.ask(Proposal(CONFIGS[0], "gp", 0.25), seed=1)
+    study.ask(Proposal(CONFIGS[1], "sobol"), seed=2)
+    assert [trial.gain for trial in opened(storage).trials] == [None, 0.25, None]
 
 
 def test_an_ask_is_stored_before_it_is_returned(storage: RDBStorage, storage_url: str) -> None:
