@@ -76,7 +76,7 @@ class Outcome:
     without: Array
 
 
-def measured(case: Case, seed: int, folder: Path, settings: SamplerSettings = SETTINGS) -> Outcome:
+def measured(case: Case, seed: int, folder: Path, settings: SamplerSettings) -> Outcome:
     """One case, searched as far as it was not."""
     first = Contender("source", SETTINGS, SOURCE_TRIALS)
     begun_at = folder / f"population{case.source_population}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.asker import Asker
+from cluster.asker import Asker, start_askers
 from cluster.budget import Rules
+from cluster.connection import connected
 from cluster.studies import SearchPlan, Studies
 from search.samplers import PORTFOLIO, Evidence, Proposal, SamplerSettings, make_sampler
 from search.space import MemoryConfig
@@ -26,10 +29,13 @@ class InlineStudies(Studies):
         return Asker(SETTINGS).advise(SPACE, OBJECTIVES, others)
 
 
-def studies(folder: Path, seeds: dict[str, int] = NEW, transfer: bool = True) -> Studies:
+def plan(folder: Path, transfer: bool = True) -> SearchPlan:
     url = sqlite_url(folder / "studies.db")
-    plan = SearchPlan(url, SPACE, (10,) * 8, SETTINGS, Rules(24), transfer, "b")
-    return InlineStudies(plan, seeds)
+    return SearchPlan(url, SPACE, (10,) * 8, SETTINGS, Rules(24), transfer, "b")
+
+
+def studies(folder: Path, seeds: dict[str, int] = NEW, transfer: bool = True) -> Studies:
+    return InlineStudies(plan(folder, transfer), seeds)
 
 
 def search_earlier_users(folder: Path) -> None:
@@ -85,3 +91,20 @@ def test_a_user_who_has_begun_alone_goes_on_alone(tmp_path: Path) -> None:
 def test_nothing_is_learned_where_it_is_not_wanted(tmp_path: Path) -> None:
     search_earlier_users(tmp_path)
     assert {p.source for p in proposed(studies(tmp_path, transfer=False), "aaaa", 8)} == {"sobol"}
+
+
+def test_an_asker_of_ray_advises_the_same(tmp_path: Path) -> None:
+    (tmp_path / "inline").mkdir()
+    search_earlier_users(tmp_path / "inline")
+    shutil.copy(tmp_path / "inline" / "studies.db", tmp_path / "studies.db")
+    expected = proposed(studies(tmp_path / "inline"), "aaaa", 1)
+    with connected(None, 1, "transfer", lambda folder: None):
+        asking = Studies(plan(tmp_path), NEW, start_askers(1, SETTINGS))
+        asking.request("aaaa", 1)
+        while not (arrived := asking.collect()):
+            time.sleep(0.05)
+    ((digest, (asked,)),) = arrived
+    assert digest == "aaaa"
+    assert asked.configuration == expected[0].config
+    trial = Study(open_storage(sqlite_url(tmp_path / "studies.db")), "aaaa").trials[1]
+    assert (trial.source, trial.gain) == (PORTFOLIO, None)
