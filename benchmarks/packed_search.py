@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from cluster.preparation import Prepared, held, prepared
 from cluster.shard import ShardPlan, run_shard
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
+from models.precision import packer_bytes
 from search.samplers import SamplerSettings
 from search.space import MemoryConfig, SearchSpace
 from search.storage import open_storage
@@ -105,24 +107,32 @@ def search(run: Prepared, ready: Path) -> dict[str, Any]:
         RuntimeError: the shard broke, or a trial failed.
     """
     name = f"bench-{secrets.token_hex(4)}"
-    with connected(None, run.experiment.slots, name, run.folder.remember_temporary) as ground:
-        place = ground.places[0]
-        settings = BenchSettings(
-            run.folder.path, run.experiment.base, run.experiment, place.device, place.threads
-        )
-        packer = start_packer(0, partial(TimedWorkbench, settings), run.folder.path, place.options)
-        description = ray.get(packer.call.remote("describe"))
-        plan = shard_plan(run, description, ground.slots)
+    e, folder = run.experiment, run.folder
+    room = packer_bytes(e.base, e.dtype)
+    with connected(None, e.slots, name, folder.remember_temporary, room) as ground:
+        packers = []
+        for i, place in enumerate(ground.places):
+            settings = BenchSettings(folder.path, e.base, e, place.device, place.threads)
+            build = partial(TimedWorkbench, settings)
+            packers.append(start_packer(i, build, folder.path, place.options))
+        descriptions = ray.get([packer.call.remote("describe") for packer in packers])
+        plan = shard_plan(run, descriptions[0], len(packers), ground.slots)
         askers = start_askers(1, plan.search.sampler)
         ready.touch()
         for event in map(ray.get, run_shard.remote(plan, askers)):
             if event.get("failed") or event.get("error"):
                 raise RuntimeError(f"the search broke: {event}")
-        spent = ray.get(packer.call.remote("spent"))
-    return {"trials": told(run), **spent}
+        spent = ray.get([packer.call.remote("spent") for packer in packers])
+    phases = {name for one in spent for name in one["cpu_seconds"]}
+    seconds = {name: sum(one["cpu_seconds"].get(name, 0.0) for one in spent) for name in phases}
+    return {
+        "trials": told(run),
+        "cpu_seconds": seconds,
+        "busy": statistics.fmean(one["busy"] for one in spent),
+    }
 
 
-def shard_plan(run: Prepared, description: dict[str, Any], slots: int) -> ShardPlan:
+def shard_plan(run: Prepared, description: dict[str, Any], packers: int, slots: int) -> ShardPlan:
     """All users in one shard."""
     e = run.experiment
     space, _ = SearchSpace.for_base(description["layer_count"], description["smallest_dimension"])
@@ -130,7 +140,7 @@ def shard_plan(run: Prepared, description: dict[str, Any], slots: int) -> ShardP
     rules = Rules(e.trials, e.initial_points)
     plan = SearchPlan(run.storage, space, description["per_rank"], sampler, rules)
     seeds = {user.digest: user.seed for user in run.choice.searched}
-    return ShardPlan("all", seeds, plan, run.folder.path, 1, slots)
+    return ShardPlan("all", seeds, plan, run.folder.path, packers, slots)
 
 
 def told(run: Prepared) -> list[dict[str, Any]]:

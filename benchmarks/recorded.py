@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from benchmarks.workload import Person, PlannedTrial, Row, Stage, Workload
 from cluster.experiment import Experiment
@@ -24,7 +25,9 @@ def workload(
     family = base.family
     matrices = [f"{family.layers}.{{}}.{matrix}" for matrix in family.matrices]
     ends = [i for i in range(len(base.tokenizer)) if base.prompt.ends_answer(i)]
-    return Workload(base.name, dtype, matrices, ends, tuple(people), tuple(trials))
+    # A hub's name is no folder; a folder's must hold wherever Ray runs a trial.
+    source = str(Path(base.name).resolve()) if Path(base.name).is_dir() else base.name
+    return Workload(source, dtype, matrices, ends, tuple(people), tuple(trials))
 
 
 def person(base: Base, user: Subject, experiment: Experiment) -> Person:

@@ -2,8 +2,8 @@
 
 Of every matrix product: two operations a weight and token. Forward through all layers, backward
 (for activations alone: the base is frozen) through those above the memory's lowest and through that
-one's last matrix, the memory's own products once forward and twice backward, the head for predicted
-tokens only. Padding, layers computed twice, gradients nobody asks for and attention's own products
+one's last matrix, the memory's own products once forward and twice backward (its lowest layer's input has no gradient),
+the head for predicted tokens only. Padding, layers computed twice, gradients nobody asks for and attention's own products
 (rows are short) are not counted.
 """
 
@@ -47,11 +47,10 @@ class Work:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Operations a token: forward, the base's backward, the memory's forward, the head's."""
+    """Operations a token: forward, backward, the head's forward."""
 
     forward: float
     backward: float
-    memory: float
     head: float
 
     @classmethod
@@ -59,15 +58,16 @@ class _Sizes:
         layers, lowest = [_weights(layer) for layer in base.layers], min(trial.layers)
         shapes = [shape for i in trial.layers for shape in base.matrix_shapes(i).values()]
         memory = 2.0 * trial.rank * sum(a + b for a, b in shapes)
-        *_, (last_in, last_out) = base.matrix_shapes(lowest).values()
+        *first, (last_in, last_out) = base.matrix_shapes(lowest).values()
         above = sum(layers[lowest + 1 :]) + last_in * last_out
+        unasked = 2.0 * trial.rank * sum(features_in for features_in, _ in first)
         head = base.model.get_output_embeddings().weight.numel()
-        return cls(2.0 * sum(layers) + memory, 2.0 * above, memory, 2.0 * head)
+        backward = 2.0 * above + 2 * memory - unasked
+        return cls(2.0 * sum(layers) + memory, backward, 2.0 * head)
 
     def training(self, rows: Sequence[Row]) -> float:
         tokens, predicted = _counts(rows)
-        back = self.backward + 2 * self.memory
-        return tokens * (self.forward + back) + predicted * 2 * self.head
+        return tokens * (self.forward + self.backward) + predicted * 2 * self.head
 
     def reading(self, rows: Sequence[Row]) -> float:
         tokens, predicted = _counts(rows)

@@ -1,8 +1,10 @@
 """The Ray a run works on: an embedded one of its own, or an existing cluster by its address.
 
 It knows no study and no model. A pack's places are a custom resource, `slot`: an embedded Ray is
-given them, a cluster must declare them. Every actor here asks for no CPU, so that Ray's count of
-cores never decides what runs.
+given them, a cluster must declare them. A GPU has one packer. A CPU has one for each core as far as
+memory reaches: a small base on two threads takes more of the processor than on one, and no less
+time (`python -m benchmarks.pack_sizes --threads 1`, `--threads 2`). Every actor here asks for no
+CPU, so that Ray's count of cores never decides what runs.
 
 An embedded Ray is started with `address="local"`, so that a stale cluster file or variable can't
 capture it; its files lie in a short private folder (Unix socket paths end at 107 bytes), removed
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import ray
 
 SLOT = "slot"
@@ -37,6 +40,9 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Threads that spin while they wait take the cores from whatever else runs on them.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Memory that is given back is zeroed by the kernel when it is asked for again: at every step.
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc takes
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
     # Every shape of a matrix product is compiled and kept; rows of text have a great many shapes.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -54,10 +60,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a connected Ray offers to a run."""
+    """What a connected Ray offers to a run: a place for each packer, and the first one's machine
+    for work that has it to itself."""
 
     slots: int
     places: tuple[Place, ...]
+    whole: Place
     namespace: str
 
 
@@ -68,7 +76,11 @@ def output_is_logged() -> bool:
 
 @contextmanager
 def connected(
-    address: str | None, slots: int | None, namespace: str, note_temporary: Any
+    address: str | None,
+    slots: int | None,
+    namespace: str,
+    note_temporary: Any,
+    packer_bytes: float,
 ) -> Iterator[Ground]:
     """A Ray to work on, for as long as the context lasts.
 
@@ -78,6 +90,7 @@ def connected(
         slots: places in a pack of an embedded Ray; None takes the device's usual number.
         namespace: where this run's named actors live.
         note_temporary: called with the embedded Ray's temporary folder.
+        packer_bytes: what a packer holds on a CPU; infinite where that is not known.
 
     Raises:
         ConnectionError: no cluster answers at the address.
@@ -86,21 +99,48 @@ def connected(
     if address is None and output_is_logged():
         address = "auto"
     if address is not None:
-        with _joined(address, namespace) as ground:
+        with _joined(address, namespace, packer_bytes) as ground:
             yield ground
         return
     folder = Path(tempfile.mkdtemp(prefix="milpa-", dir="/tmp"))  # mode 0700
     note_temporary(folder)
     try:
         # NOTE: Ray opens its own folder to everybody (mode 0777), so it lies in a private one.
-        with _embedded(folder / "ray", slots, namespace) as ground:
+        with _embedded(folder / "ray", slots, namespace, packer_bytes) as ground:
             yield ground
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Node:
+    """A machine without a GPU: how Ray is asked for it, and what it offers."""
+
+    options: dict[str, Any]
+    cores: int
+    slots: int
+    free_bytes: float
+
+    @property
+    def whole(self) -> Place:
+        """All of it, for one process."""
+        return Place(self.options, "cpu", packer_threads(self.cores))
+
+    def places(self, packer_bytes: float) -> tuple[Place, ...]:
+        """As many packers as cores, slots and memory allow, at least one; they share the threads.
+
+        Half of the memory is theirs: what they train takes the other half.
+        """
+        threads = packer_threads(self.cores)
+        fitting = int(self.free_bytes / 2 / packer_bytes)
+        count = max(1, min(threads, self.slots, fitting))
+        return (Place(self.options, "cpu", threads // count),) * count
+
+
 @contextmanager
-def _embedded(folder: Path, slots: int | None, namespace: str) -> Iterator[Ground]:
+def _embedded(
+    folder: Path, slots: int | None, namespace: str, packer_bytes: float
+) -> Iterator[Ground]:
     gpus = _gpu_count()
     per_device = slots or (GPU_SLOTS if gpus else CPU_SLOTS)
     total = per_device * max(1, gpus)
@@ -120,16 +160,16 @@ def _embedded(folder: Path, slots: int | None, namespace: str) -> Iterator[Groun
     )
     try:
         cores = len(os.sched_getaffinity(0))
-        place = Place(
-            {"num_gpus": 1 if gpus else 0}, "cuda" if gpus else "cpu", packer_threads(cores)
-        )
-        yield Ground(total, (place,) * max(1, gpus), namespace)
+        device = Place({"num_gpus": 1}, "cuda", packer_threads(cores))
+        node = Node({"num_gpus": 0}, cores, total, psutil.virtual_memory().available)
+        places = (device,) * gpus or node.places(packer_bytes)
+        yield Ground(total, places, device if gpus else node.whole, namespace)
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def _joined(address: str, namespace: str) -> Iterator[Ground]:
+def _joined(address: str, namespace: str, packer_bytes: float) -> Iterator[Ground]:
     job = output_is_logged()  # a submitted job has its own environment
     variables = dict(_ENVIRONMENT) if job else {**_ENVIRONMENT, "PYTHONPATH": python_path()}
     try:
@@ -154,28 +194,30 @@ def _joined(address: str, namespace: str) -> Iterator[Ground]:
                 f"Start its workers with, for example:\n"
                 f"  ray start --address={address} --resources='{{\"{SLOT}\": {GPU_SLOTS}}}'"
             )
-        yield Ground(slots, _gpu_places(gpus) if gpus else _node_places(), namespace)
+        if gpus:
+            device = Place({"num_gpus": 1}, "cuda", 4)
+            yield Ground(slots, (device,) * gpus, device, namespace)
+        else:
+            nodes = _nodes_with_slots()
+            places = tuple(place for node in nodes for place in node.places(packer_bytes))
+            yield Ground(slots, places, nodes[0].whole, namespace)
     finally:
         ray.shutdown()
 
 
-def _gpu_places(gpus: int) -> tuple[Place, ...]:
-    return (Place({"num_gpus": 1}, "cuda", 4),) * gpus
-
-
-def _node_places() -> tuple[Place, ...]:
-    """One place on every node that declares slots."""
-    places = []
+def _nodes_with_slots() -> list[Node]:
+    found = []
     for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get(SLOT):
+        resources = node["Resources"]
+        if node["Alive"] and resources.get(SLOT):
             here = {f"node:{node['NodeManagerAddress']}": _NODE_SHARE}
-            cores = int(node["Resources"].get("CPU", 1))
-            places.append(Place({"resources": here}, "cpu", packer_threads(cores)))
-    return tuple(places)
+            cores, slots = int(resources.get("CPU", 1)), int(resources[SLOT])
+            found.append(Node({"resources": here}, cores, slots, resources.get("memory", 0)))
+    return found
 
 
 def packer_threads(cores: int) -> int:
-    """Threads of a packer: all cores of a small machine, since askers work seldom.
+    """Threads of a machine's packers: all cores of a small machine, since askers work seldom.
 
     Fewer where OMP_NUM_THREADS says so, as on a machine that is shared with others.
     """

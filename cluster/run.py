@@ -34,6 +34,7 @@ from cluster.shard import ShardPlan
 from cluster.shared import follow, learn_population, sharing
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
+from models.precision import packer_bytes
 from search.samplers import SEQUENCES, SURROGATES, SamplerSettings
 from search.space import SearchSpace
 
@@ -71,7 +72,8 @@ def search(
         run = prepared(experiment, folder, resume, storage, examples)
         run.say(progress)
         name = f"milpa-{secrets.token_hex(4)}"
-        with connected(address, experiment.slots, name, folder.remember_temporary) as ground:
+        room = packer_bytes(experiment.base, experiment.dtype)
+        with connected(address, experiment.slots, name, folder.remember_temporary, room) as ground:
             _work(run, ground, progress)
         folder.remove_temporary()
         page = report.write(folder.path, examples)
@@ -84,7 +86,7 @@ def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
     seconds: dict[str, float] = {}
     with _timed(seconds, "total"):
         with _timed(seconds, "population"):
-            base, population = _base(run, ground.places[0], progress)
+            base, population = _base(run, ground.whole, progress)
         packers = _packers(run, ground, base)
         description = _raised([packer.call.remote("describe") for packer in packers])[0]
         plan = _plan(run, description, ground, progress)

@@ -171,7 +171,7 @@ def _plan(memories: Sequence[Memory | None], device: torch.device) -> Plan:
     for name, present in members.items():
         key = tuple(present)
         if key not in made:  # most matrices carry the same memories
-            made[key] = _products(present, rows_of, len(memories), device)
+            made[key] = _products(present, rows_of, device)
         owners = [memory for _, group in made[key] for memory in group]
         weights = [tensor for memory in owners for tensor in memory.pairs[name]]
         plan[name] = ([product for product, _ in made[key]], weights)
@@ -181,7 +181,6 @@ def _plan(memories: Sequence[Memory | None], device: torch.device) -> Plan:
 def _products(
     memories: Sequence[Memory],
     rows_of: Mapping[Memory, Sequence[int]],
-    row_count: int,
     device: torch.device,
 ) -> list[tuple[Product, tuple[Memory, ...]]]:
     """Groups of one rank and of like row counts, from memories sorted by both, most rows first."""
@@ -193,17 +192,20 @@ def _products(
             groups[-1].append(memory)
         else:
             groups.append([memory])
-    return [(_product([rows_of[m] for m in g], row_count, device), tuple(g)) for g in groups]
+    return [(_product([rows_of[m] for m in g], device), tuple(g)) for g in groups]
 
 
-def _product(rows: Sequence[Sequence[int]], row_count: int, device: torch.device) -> Product:
+def _product(rows: Sequence[Sequence[int]], device: torch.device) -> Product:
     """One product of the rows of its memories; shorter lists are filled up with their first row."""
     width = len(rows[0])
     filled = [row for own in rows for row in (*own, *[own[0]] * (width - len(own)))]
     real = [width * i + j for i, own in enumerate(rows) for j in range(len(own))]
-    everything = filled == list(range(row_count))
+    together = filled == list(range(filled[0], filled[0] + len(filled)))
     return Product(
-        None if everything else torch.tensor(filled, device=device),
+        slice(filled[0], filled[0] + len(filled))
+        if together
+        else torch.tensor(filled, device=device),
         None if len(real) == len(filled) else torch.tensor(real, device=device),
         len(rows),
+        tuple(_product([own], device) for own in rows) if len(rows) > 1 else (),
     )

@@ -2,9 +2,9 @@
 
 Logits are the largest tensor of a language model: 32,768 tokens of a 150,000-word vocabulary take
 18 GiB in float32, and their gradient as much again. So hidden states pass the head a few at a time:
-each chunk's loss is computed and, where a gradient will be asked for, differentiated at once; only
-its gradient for the hidden states, the size of the hidden states themselves, is kept. The head is
-frozen, so nothing else needs one.
+each chunk's loss is computed and, where a gradient will be asked for, differentiated at once, where
+its probabilities lie; only its gradient for the hidden states, the size of the hidden states
+themselves, is kept. The head is frozen, so nothing else needs one.
 
 It works on whatever head a base has (`Base.logits`), since autograd differentiates each chunk.
 
@@ -56,10 +56,16 @@ def _chunk(base: Base, hidden_ND: Tensor, target_N: Tensor, wanted: bool) -> tup
     with torch.set_grad_enabled(wanted):
         hidden = hidden_ND.detach().requires_grad_(wanted)
         logits_NV = base.logits(hidden)
-        precise = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-        nll_N = nn.functional.cross_entropy(precise, target_N, reduction="none")
-        gradient = torch.autograd.grad(nll_N.sum(), hidden)[0] if wanted else hidden[:0]
-    return nll_N.detach(), gradient
+    kind = torch.promote_types(logits_NV.dtype, torch.float32)
+    log_p_NV = nn.functional.log_softmax(logits_NV.detach(), -1, dtype=kind)
+    nll_N = -log_p_NV.gather(1, target_N[:, None])[:, 0]
+    if not wanted:
+        return nll_N, hidden_ND[:0]
+    # The gradient of the loss for the logits: probabilities, less one where the target is.
+    gradient_NV = log_p_NV.exp_()
+    gradient_NV[torch.arange(len(target_N), device=target_N.device), target_N] -= 1
+    given = gradient_NV.to(logits_NV.dtype)
+    return nll_N, torch.autograd.grad(logits_NV, hidden, given)[0]
 
 
 def _chunk_tokens(base: Base) -> int:

@@ -3,10 +3,12 @@
 A product is one batched multiplication: the memories of one rank with about as many rows each.
 Where their row counts differ, the places that are left over hold another row's copy, whose part is
 thrown away; ranks are never padded. What multiplies is in the layer's own precision (bfloat16 on
-most bases); weights and their gradients are float32.
+most bases); weights and their gradients are float32. On a CPU, where a batched product of many
+tokens is no faster than its parts, every memory's rows are multiplied where they lie.
 
 The backward is written out, because autograd would keep what is cheap to make again: copies of the
-chosen rows, the stacked weights, and A x. Only the layer's input and the weights are kept.
+chosen rows and the stacked weights. Kept are the layer's input, the weights, and A x, which is
+small (R wide) and would be a sixth of a training's low-rank products to compute again.
 
 Notation: B rows, T tokens, I and O features in and out, R rank, N memories of a product, K rows
 each, P = K T positions.
@@ -23,20 +25,24 @@ from torch import Tensor
 
 from models.products import product as times
 
+LONG_ROW = 8  # tokens; shorter rows are generation's, where a call costs more than its products
+
 
 @dataclass(frozen=True)
 class Product:
     """Rows `[N*K]` of a batch, and how many memories share them.
 
     Attributes:
-        rows: memory by memory; None stands for all rows of the batch in order.
+        rows: memory by memory; a slice where they lie together and none is left over.
         real: places in `rows` that are no left-over copies; None where all are real.
         memories: N.
+        alone: the same as a product for each memory; empty where N is 1.
     """
 
-    rows: Tensor | None
+    rows: Tensor | slice
     real: Tensor | None
     memories: int
+    alone: tuple[Product, ...] = ()
 
 
 def add_products(
@@ -51,6 +57,8 @@ def add_products(
         products: which rows go together; a row occurs in at most one.
         weights: A `[R, I]` and B `[O, R]` of each memory of each product, in turn.
     """
+    if x.device.type == "cpu" and x.shape[:-1].numel() >= LONG_ROW * row_count:
+        products = [one for product in products for one in product.alone or (product,)]
     return _Products.apply(y, x, row_count, products, *weights)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -64,29 +72,31 @@ class _Products(torch.autograd.Function):
         products: Sequence[Product],
         *weights: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(x, *weights)
         ctx.products, ctx.row_count = products, row_count
         ctx.mark_dirty(y)
         x_BTI, y_BTO = _by_row(x, row_count), _by_row(y, row_count)
+        hidden: list[Tensor] = []
         for product, pairs in _with_pairs(products, weights):
             a_NRI, b_NOR = _stacked(pairs, x.dtype)
-            h_NPR = times(_chosen(x_BTI, product), a_NRI)
-            _add(y_BTO, times(h_NPR, b_NOR), product)
+            hidden.append(times(_chosen(x_BTI, product), a_NRI))
+            _add(y_BTO, times(hidden[-1], b_NOR), product)
+        ctx.save_for_backward(x, *hidden, *weights)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        hidden, weights = saved[: len(ctx.products)], saved[len(ctx.products) :]
         x_BTI, grad_BTO = _by_row(x, ctx.row_count), _by_row(grad_y, ctx.row_count)
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
         grads: list[Tensor] = []
-        for product, pairs in _with_pairs(ctx.products, weights):
+        for (product, pairs), h_NPR in zip(_with_pairs(ctx.products, weights), hidden, strict=True):
             a_NRI, b_NOR = _stacked(pairs, x.dtype)
             x_NPI, grad_NPO = _chosen(x_BTI, product), _chosen(grad_BTO, product, blank=True)
             grad_NPR = times(grad_NPO, b_NOR.mT)
             grad_a_NRI = times(grad_NPR.mT, x_NPI.mT)
             # Its transpose: a tall transposed left side is slow in bfloat16 on a CPU.
-            grad_b_NRO = times(times(x_NPI, a_NRI).mT, grad_NPO.mT)
+            grad_b_NRO = times(h_NPR.mT, grad_NPO.mT)
             for (a_RI, b_OR), grad_a, grad_b in zip(pairs, grad_a_NRI, grad_b_NRO, strict=True):
                 grads += [grad_a.to(a_RI.dtype), grad_b.T.to(b_OR.dtype).contiguous()]
             if grad_x is not None:
@@ -126,7 +136,7 @@ def _stacked(pairs: Sequence[Pair], dtype: torch.dtype) -> Pair:
 
 def _chosen(tensor_BTF: Tensor, product: Product, blank: bool = False) -> Tensor:
     """`[N, P, features]` of a product's rows; `blank` zeroes left-over places."""
-    chosen = tensor_BTF if product.rows is None else tensor_BTF.index_select(0, product.rows)
+    chosen = tensor_BTF[product.rows]
     if blank and product.real is not None:
         kept = torch.zeros_like(chosen)
         kept[product.real] = chosen[product.real]
@@ -136,11 +146,10 @@ def _chosen(tensor_BTF: Tensor, product: Product, blank: bool = False) -> Tensor
 
 def _add(into_BTF: Tensor, part_NPF: Tensor, product: Product) -> None:
     """Add a product's result to its rows, in place."""
-    part = part_NPF.reshape(-1, *into_BTF.shape[1:])
-    if product.rows is None:
-        into_BTF += part
+    rows, part = product.rows, part_NPF.reshape(-1, *into_BTF.shape[1:])
+    if isinstance(rows, slice):
+        into_BTF[rows] += part
         return
-    rows = product.rows
     if product.real is not None:
         rows, part = rows[product.real], part[product.real]
     into_BTF.index_add_(0, rows, part)

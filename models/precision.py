@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from transformers import BitsAndBytesConfig
 from models import loading
 
 BITS = {"8bit": 8, "4bit": 4}
+_PROCESS_BYTES = 2**30  # torch and transformers themselves, with a small pack
 _OVERHEAD = 1.2  # of quantised weights: their scales, and what is not quantised
 
 
@@ -83,9 +85,7 @@ class Precision:
         Raises:
             ValueError: it is larger than what is free.
         """
-        stored = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
-        bits = self.dtype.itemsize * 8 if self.bits is None else self.bits * _OVERHEAD
-        needed = stored * bits / 16  # stored in 16 bits
+        needed = self.weight_bytes(source)
         if self.device.type == "cuda":
             free = torch.cuda.mem_get_info(self.device)[0]
         else:
@@ -96,6 +96,22 @@ class Precision:
                 f"{needed / 2**30:.1f} GiB of weights and {free / 2**30:.1f} GiB free; "
                 "take fewer bits (8bit, 4bit), a smaller base or a larger device"
             )
+
+    def weight_bytes(self, source: str) -> float:
+        """What the weights of a base on disk take; 0 for one that is not there yet."""
+        stored = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
+        bits = self.dtype.itemsize * 8 if self.bits is None else self.bits * _OVERHEAD
+        return stored * bits / 16  # stored in 16 bits
+
+
+def packer_bytes(source: str, dtype: str) -> float:
+    """What a process holds with a base on the CPU; infinite for a base that is not on disk yet.
+
+    Raises:
+        ValueError: no such dtype, or bitsandbytes is not installed.
+    """
+    weights = Precision.of("cpu", dtype).weight_bytes(source)
+    return weights + _PROCESS_BYTES if weights else math.inf
 
 
 def _make_trainable(model: Any) -> None:

@@ -31,6 +31,8 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
         return x @ weight.mT
     if weight.dim() == 2:
         return _onednn(x, weight)
+    if len(weight) == 1:
+        return _onednn(x[0], weight[0])[None]
     return torch.stack([_onednn(*pair) for pair in zip(x, weight, strict=True)])
 
 

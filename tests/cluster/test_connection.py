@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -24,6 +25,30 @@ def test_a_packer_takes_the_cores_that_are_free(
     if said:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     assert connection.packer_threads(cores) == threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "slots", "packers_fitting", "packers", "threads"),
+    [
+        (2, 4, 9.0, 2, 1),
+        (2, 1, 9.0, 1, 2),
+        (16, 4, 9.0, 4, 3),
+        (2, 4, 1.9, 1, 2),
+        (2, 4, 0.0, 1, 2),
+    ],
+)
+def test_a_packer_for_each_core_as_far_as_slots_and_memory_reach(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    slots: int,
+    packers_fitting: float,
+    packers: int,
+    threads: int,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    node = connection.Node({}, cores, slots, free_bytes=2e9 * packers_fitting)
+    assert node.places(1e9) == (connection.Place({}, "cpu", threads),) * packers
+    assert node.places(math.inf) == (node.whole,)
 
 
 def test_workers_find_what_the_driver_found(monkeypatch: pytest.MonkeyPatch) -> None:

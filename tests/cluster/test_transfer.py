@@ -98,7 +98,7 @@ def test_an_asker_of_ray_advises_the_same(tmp_path: Path) -> None:
     search_earlier_users(tmp_path / "inline")
     shutil.copy(tmp_path / "inline" / "studies.db", tmp_path / "studies.db")
     expected = proposed(studies(tmp_path / "inline"), "aaaa", 1)
-    with connected(None, 1, "transfer", lambda folder: None):
+    with connected(None, 1, "transfer", lambda folder: None, packer_bytes=float("inf")):
         asking = Studies(plan(tmp_path), NEW, start_askers(1, SETTINGS))
         asking.request("aaaa", 1)
         while not (arrived := asking.collect()):
