@@ -1,5 +1,7 @@
 """Measurements: what is printed here may stand in the documentation. Not installed with Milpa.
 
+transfer            a new user's search with and without what others' studies advise
+budget              a total of trials shared alike, and by what the next one promises
 real_users          a search and its comparison on users of a data set
 training            what trials cost, against Tune with PEFT: `make bench-train`
     workload            users as tokens, and trials: what every side does

@@ -27,6 +27,7 @@ import ray
 from benchmarks.workload import PlannedTrial
 from cluster.asker import start_askers
 from cluster.bench import Events
+from cluster.budget import Rules
 from cluster.connection import connected
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
@@ -136,7 +137,8 @@ def shard_plan(run: Prepared, description: dict[str, Any], packers: int, slots: 
     e = run.experiment
     space, _ = SearchSpace.for_base(description["layer_count"], description["smallest_dimension"])
     sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
-    plan = SearchPlan(run.storage, space, description["per_rank"], sampler, e.trials)
+    rules = Rules(e.trials, e.initial_points)
+    plan = SearchPlan(run.storage, space, description["per_rank"], sampler, rules)
     seeds = {user.digest: user.seed for user in run.choice.searched}
     return ShardPlan("all", seeds, plan, run.folder.path, packers, slots)
 

@@ -84,7 +84,7 @@ class MadeUpProblem:
             )
         self.name = f"made-up-L{layer_count}-related{related:g}-user{user}"
         self.space = SearchSpace(layer_count)
-        self.base = BASE
+        self.base: tuple[float, ...] = BASE
         self.seed = [seed, user]
         hidden = _hidden(layer_count, user, related, seed)
         self.size = round(300 * 2 ** float(hidden.size[0]))  # interactions

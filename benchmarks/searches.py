@@ -55,12 +55,13 @@ class Problem(Protocol):
 
 @dataclass(frozen=True)
 class Contender:
-    """Who searches: a sampler, the budget it gets, and a learning rate where it is fixed."""
+    """Who searches: a sampler, its budget, and what else it is given."""
 
     name: str
     settings: SamplerSettings
     trials: int = 200
     learning_rate: float | None = None
+    portfolio: tuple[MemoryConfig, ...] = ()
 
     def space(self, problem: Problem) -> SearchSpace:
         """The problem's, or the part of it at the fixed learning rate."""
@@ -113,7 +114,7 @@ def _search(problem: Problem, contender: Contender, seed: int) -> Trace:
             reference = reference_point(OBJECTIVES, rows, problem.base)
         count = min(BATCH, contender.trials + 1 - len(done))
         began = time.process_time()
-        found = _proposed(sampler, space, done, count, seed, reference)
+        found = _proposed(sampler, space, done, count, seed, reference, contender.portfolio)
         seconds += [(time.process_time() - began) / max(1, len(found))] * len(found)
         if not found:
             break
@@ -137,6 +138,7 @@ def _proposed(
     count: int,
     seed: int,
     reference: tuple[float, ...] | None,
+    portfolio: Sequence[MemoryConfig],
 ) -> list[MemoryConfig]:
-    proposals = sampler.suggest(space, OBJECTIVES, done, [], count, seed, reference)
+    proposals = sampler.suggest(space, OBJECTIVES, done, [], count, seed, reference, portfolio)
     return [proposal.config for proposal in proposals]

@@ -15,6 +15,7 @@ bench.py        what a packer drives
 packer.py       actor, one per device: the workbench's shell
 trial.py        Tune trainable: one (user, configuration), asked of a packer
 asker.py        actor: proposals of one user's study after another
+budget.py       who gets the next trial, and when a search is over
 studies.py      the studies of a shard's users: asking and telling
 searcher.py     Tune searcher over the studies of many users
 shard.py        the Tune controller of some users, in a process of its own

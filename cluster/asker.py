@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from search.pareto import Objective
-from search.samplers import Observation, Proposal, SamplerSettings, make_sampler
+from search.samplers import Evidence, Observation, Proposal, SamplerSettings, make_sampler
 from search.space import MemoryConfig, SearchSpace
 
 
@@ -21,6 +21,7 @@ class Asker:
     """One sampler in a process of its own."""
 
     def __init__(self, settings: SamplerSettings) -> None:
+        self._settings = settings
         self._sampler = make_sampler(settings)
 
     def suggest(
@@ -32,9 +33,22 @@ class Asker:
         count: int,
         seed: int,
         reference: Sequence[float] | None,
+        portfolio: Sequence[MemoryConfig] = (),
     ) -> list[Proposal]:
         """See `search.samplers.Sampler.suggest`."""
-        return self._sampler.suggest(space, objectives, completed, pending, count, seed, reference)
+        return self._sampler.suggest(
+            space, objectives, completed, pending, count, seed, reference, portfolio
+        )
+
+    def advise(
+        self, space: SearchSpace, objectives: Sequence[Objective], others: Sequence[Evidence]
+    ) -> tuple[MemoryConfig, ...]:
+        """See `search.transfer.portfolio`."""
+        from search.design import Design
+        from search.transfer import portfolio
+
+        design = Design(self._settings.design, self._settings.initial)
+        return portfolio(space, objectives, others, design)
 
 
 def start_askers(count: int, settings: SamplerSettings) -> list[Any]:

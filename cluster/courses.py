@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cluster.results import UserResult
 from search.pareto import LOSS, ROUGE_L, front, hypervolume_trace, reference_point
+from search.samplers import PORTFOLIO
 from search.space import MemoryConfig
 from search.storage import open_storage
 from search.study import Study, study_names
@@ -45,6 +46,7 @@ class Course:
     reference: Point | None
     hypervolume: tuple[float, ...] | None
     failed: int = 0
+    advised: int = 0  # proposed since they were best for other users
     is_late: bool = False
 
 
@@ -91,4 +93,5 @@ def course(study: Study, user: UserResult) -> Course:
         hypervolume=tuple(hypervolume_trace(_DRAWN, rows, reference)) if reference else None,
         is_late=corner is None,
         failed=sum(trial.state == "failed" for trial in study.trials),
+        advised=sum(trial.source == PORTFOLIO for trial in study.trials),
     )

@@ -19,12 +19,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from search.samplers import DesignName, initial_count
+from search.samplers import SURROGATES, DesignName, initial_count
 from search.space import LEARNING_RATES, PAPER_LEARNING_RATE, RANKS, SearchSpace
 
 PresetName = Literal["scale", "demo", "paper"]
 SamplerName = Literal["map-saas", "gp", "saas", "tpe", "nsga2", "optuna-gp", "sobol", "random"]
 UserSaid = Literal["response", "query", "both"]
+Transfer = Literal["auto", "off"]
 Dtype = Literal["auto", "float32", "bfloat16", "8bit", "4bit"]
 _PATHS = {"data", "base", "population"}
 
@@ -43,10 +44,21 @@ class Experiment:
     users: Annotated[int | None, "How many users to search; all if not given."] = None
     min_items: Annotated[int, "Fewest items with a query that a user must have."] = 30
     trials: Annotated[int, "Trials for each user, the base itself not counted."] = 24
+    total_trials: Annotated[
+        int | None,
+        "Trials for all users together. Each gets the initial points, then at most --trials: the "
+        "next goes where the sampler expects most (map-saas, gp, saas), else to all alike.",
+    ] = None
+    stop_below: Annotated[
+        float,
+        "End a user's search once three proposals in a row promise to add less than this share "
+        "of hypervolume; 0: never. For map-saas, gp and saas.",
+    ] = 0.0
     initial: Annotated[int | None, "Initial points; 12, at most half, if not given."] = None
     sampler: Annotated[SamplerName, "What proposes configurations."] = "map-saas"
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
     batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
+    transfer: Annotated[Transfer, "Begin with what was best for earlier users: auto, off."] = "auto"
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0
@@ -64,14 +76,21 @@ class Experiment:
 
     def __post_init__(self) -> None:
         lowest = {
-            "users": 1, "min_items": 1, "trials": 1, "initial": 1, "batch": 1, "seed": 0,
-            "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1, "winner_epochs": 1,
-            "items": 1, "slots": 1,
+            "users": 1, "min_items": 1, "trials": 1, "total_trials": 1, "initial": 1, "batch": 1,
+            "seed": 0, "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1,
+            "winner_epochs": 1, "items": 1, "slots": 1,
         }  # fmt: skip
         for name, least in lowest.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{_flag(name)}: expected at least {least}, got {value}")
+        if not 0 <= self.stop_below < 1:
+            raise ValueError(f"--stop-below: expected from 0 to below 1, got {self.stop_below}")
+        if self.stop_below and self.sampler not in SURROGATES:
+            raise ValueError(
+                f"--stop-below: expected with a sampler that says what it expects "
+                f"({', '.join(SURROGATES)}), got {self.sampler}: leave it out"
+            )
         if not self.injection_epochs and not self.tuning_epochs:
             raise ValueError(
                 "--injection-epochs and --tuning-epochs: expected one of them above 0, got 0 and 0"
@@ -85,6 +104,16 @@ class Experiment:
         """Trials of a user before the surrogate takes over."""
         given = initial_count(self.trials) if self.initial is None else self.initial
         return max(1, min(given, self.trials))
+
+    def check_total(self, users: int) -> None:
+        """Raises a ValueError where the total is less than so many users' initial points."""
+        least = users * self.initial_points
+        if self.total_trials is not None and self.total_trials < least:
+            raise ValueError(
+                f"--total-trials: expected at least {least}, {self.initial_points} initial points "
+                f"for each of {users} users, got {self.total_trials}: give more, fewer --users, or "
+                "fewer --initial"
+            )
 
     def to_json(self) -> dict[str, object]:
         """The settings as JSON values."""
@@ -129,7 +158,7 @@ def paper(data: str, base: str) -> Experiment:
     return Experiment(
         data=data, base=base, preset="paper", trials=200, initial=100, sampler="saas",
         design="random", batch=4, learning_rates=(PAPER_LEARNING_RATE,),
-        population="off",
+        transfer="off", population="off",
     )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ def prepared(
     else:
         histories = Histories.read(experiment.data, folder.data)
         choice = choose(histories, experiment, folder.key())
+        experiment.check_total(len(choice.searched))
         choice.save(folder.path)
     return Prepared(experiment, folder, histories, choice, address, examples)
 

@@ -47,6 +47,7 @@ class Progress:
     console: Console
     trials: int
     by_digest: bool = False  # nobody's id is shown
+    total: int | None = None  # trials of all users, where that is less than `trials` for each
     users: dict[str, UserProgress] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
@@ -77,6 +78,10 @@ class Progress:
         for trial in trials:
             if trial.state != "pending":
                 self._count(user, trial.values, is_anchor=trial.number == 0)
+
+    def advised(self, shard: str, configurations: int) -> None:
+        """New users of a shard begin with what was best for earlier ones."""
+        self.note(f"{shard}: new users begin with {configurations} points of earlier users' fronts")
 
     def told(self, event: Mapping[str, Any]) -> None:
         """A trial has ended."""
@@ -124,7 +129,8 @@ class Progress:
 
     def _table(self) -> Table:
         done = sum(user.told for user in self.users.values())
-        title = f"{self._clock()}  {done} of {len(self.users) * self.trials} trials"
+        most = len(self.users) * self.trials
+        title = f"{self._clock()}  {done} of {min(most, self.total or most)} trials"
         table = Table(title=title, title_justify="left")
         for name in ("user", "trials", "failed", "base loss", "best loss", "best ROUGE-L", ""):
             table.add_column(name, justify="left" if name in ("user", "") else "right")

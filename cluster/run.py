@@ -22,6 +22,7 @@ from rich.console import Console
 
 from cluster import gains, report, results
 from cluster.asker import start_askers
+from cluster.budget import Rules
 from cluster.connection import Ground, Place, connected, output_is_logged
 from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
@@ -34,7 +35,7 @@ from cluster.shared import follow, learn_population, sharing
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
 from models.precision import packer_bytes
-from search.samplers import SamplerSettings
+from search.samplers import SEQUENCES, SURROGATES, SamplerSettings
 from search.space import SearchSpace
 
 
@@ -64,7 +65,9 @@ def search(
         RuntimeError: the search broke; `resume` goes on.
     """
     folder = RunFolder(out.absolute())
-    progress = Progress(console or Console(), experiment.trials, by_digest=output_is_logged())
+    progress = Progress(
+        console or Console(), experiment.trials, output_is_logged(), experiment.total_trials
+    )
     with held(folder, resume):
         run = prepared(experiment, folder, resume, storage, examples)
         run.say(progress)
@@ -153,7 +156,12 @@ def _plan(
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
     per_rank = description["per_rank"]
     sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
-    plan = SearchPlan(run.storage, space, per_rank, sampler, e.trials, e.batch)
+    transfer = e.transfer == "auto" and e.sampler not in SEQUENCES  # those ask nobody
+    base = description["fingerprint"]
+    rules = Rules(e.trials, e.initial_points, e.total_trials, e.batch, e.stop_below)
+    plan = SearchPlan(run.storage, space, per_rank, sampler, rules, transfer, base)
+    if e.total_trials is not None and e.sampler not in SURROGATES:
+        progress.note(f"{e.sampler} doesn't say what it expects: users share all trials alike")
     seeds = {user.digest: user.seed for user in run.choice.searched}
     return ShardPlan("all", seeds, plan, run.folder.path, len(ground.places), ground.slots)
 

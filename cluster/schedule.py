@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cluster.budget import Rules, parted
 from cluster.experiment import seed_of
 from cluster.folder import RunFolder
 from cluster.progress import Progress
@@ -48,11 +49,13 @@ class Schedule:
         """
         self._plan, self._askers, self._progress = plan, askers, progress
         self._storage = open_storage(plan.search.storage)
-        self._show_what_is_known()
+        asked = self._show_what_is_known()
         open_users = [digest for digest in plan.seeds if not self._has_winner(digest)]
+        parts = shards_of(open_users, plan.search.rules.expected(len(plan.seeds)), plan.slots)
+        rules = parted(plan.search.rules, asked, parts)
         self._shards = deque(
-            self._part(f"shard-{i}", digests)
-            for i, digests in enumerate(shards_of(open_users, plan.search.trials, plan.slots))
+            self._part(f"shard-{i}", digests, rules[i])
+            for i, digests in enumerate(parts)
             if digests
         )
         self._plans = {shard.name: shard for shard in self._shards}
@@ -77,18 +80,22 @@ class Schedule:
                 else:
                     self._winner_event(self._training[name], event)
 
-    def _part(self, name: str, digests: Iterable[str]) -> ShardPlan:
+    def _part(self, name: str, digests: Iterable[str], rules: Rules) -> ShardPlan:
         seeds = {digest: self._plan.seeds[digest] for digest in digests}
-        return replace(self._plan, name=name, seeds=seeds)
+        search = replace(self._plan.search, rules=rules)
+        return replace(self._plan, name=name, seeds=seeds, search=search)
 
     def _has_winner(self, digest: str) -> bool:
         return (RunFolder(self._plan.run).winners / f"{digest}.json").is_file()
 
-    def _show_what_is_known(self) -> None:
-        known = set(study_names(self._storage))
+    def _show_what_is_known(self) -> dict[str, int]:
+        """Shows every user's study, and tells how many trials each was asked."""
+        known, asked = set(study_names(self._storage)), {}
         for digest in self._plan.seeds:
             trials = Study(self._storage, digest).trials if digest in known else []
             self._progress.know(digest, trials, self._has_winner(digest))
+            asked[digest] = max(0, len(trials) - 1)
+        return asked
 
     # Shards.
 
@@ -106,6 +113,8 @@ class Schedule:
             self._start(shard)
         elif event["event"] == "told":
             self._progress.told(event)
+        elif event["event"] == "advised":
+            self._progress.advised(shard.name, event["configurations"])
         elif event["event"] == "draining":
             self._next_shard()
         else:

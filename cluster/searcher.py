@@ -5,9 +5,9 @@ from a queue, which askers fill ahead: Tune keeps as many idle trial actors as t
 one, so a searcher that has nothing between two trials makes Ray start a process for each.
 
 Order: what was asked and not told when the shard began, in the order of asking; then new proposals,
-of the user with the fewest pending. A user has at most `PENDING_PER_USER` pending, or one batch:
-slots stay idle rather than guess more. A study is told at once when a trial ends, before anything
-else hears of it.
+of the user whom the shard's budget names. A user has at most `PENDING_PER_USER` pending, or one
+batch: slots stay idle rather than guess more. A study is told at once when a trial ends, before
+anything else hears of it.
 
 NOTE: a result given to `on_trial_complete` has no configuration, and an exception in there makes
 Tune call it again: so trial ids are kept until the study has been told, and telling is idempotent.
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
+from cluster.budget import Budget, Rules
 from cluster.studies import Asked
 
-PENDING_PER_USER = 4
 ATTEMPTS = 3
 
 Notify = Callable[[dict[str, Any]], None]
@@ -36,8 +36,8 @@ class Ledger(Protocol):
     def pending(self, digest: str) -> Sequence[Asked]:
         """Asked and not told, in the order of asking."""
 
-    def asked(self, digest: str) -> int:
-        """How many trials were ever asked, without the anchor."""
+    def gains(self, digest: str) -> Sequence[float | None]:
+        """What every trial asked promised, in the order of asking, without the anchor."""
 
     def request(self, digest: str, count: int) -> None:
         """Have the user's next trials asked."""
@@ -52,28 +52,6 @@ class Ledger(Protocol):
         """Store a failure; nothing when told before."""
 
 
-@dataclass
-class _User:
-    """Where one user's search stands; `left` counts trials that nobody has requested."""
-
-    pending: int
-    left: int
-    requested: int = 0
-
-    @property
-    def ahead(self) -> int:
-        return self.pending + self.requested
-
-    def may_request(self, batch: int) -> bool:
-        """Whether there is room for a whole batch."""
-        room = self.pending <= max(0, PENDING_PER_USER - batch)
-        return self.left > 0 and not self.requested and room
-
-    @property
-    def is_over(self) -> bool:
-        return not self.left and not self.ahead
-
-
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
     """The studies of one shard's users."""
 
@@ -82,9 +60,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         digests: Sequence[str],
         ledger: Ledger,
         *,
-        trials: int,
+        rules: Rules,
         ahead: int,
-        batch: int = 1,
         to_config: Callable[[Asked], dict[str, Any]],
         notify: Notify,
     ) -> None:
@@ -93,20 +70,20 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         Args:
             digests: the shard's users.
             ledger: their studies.
-            trials: of each user, the base itself not counted.
+            rules: how many trials users get.
             ahead: trials kept ready or running, over all users.
-            batch: trials of a user requested at once, when there is room for all of them.
             to_config: what Tune hands to a trial.
             notify: told of every end, for progress.
         """
         super().__init__()
         self._ledger, self._notify, self._to_config = ledger, notify, to_config
-        self._ahead, self._batch = ahead, batch
+        self._ahead = ahead
         waiting = {digest: list(ledger.pending(digest)) for digest in digests}
-        self._users = {
-            digest: _User(len(waiting[digest]), max(0, trials - ledger.asked(digest)))
-            for digest in digests
-        }
+        self._budget = Budget(
+            rules,
+            {digest: len(some) for digest, some in waiting.items()},
+            {digest: ledger.gains(digest) for digest in digests},
+        )
         first = sorted((one for some in waiting.values() for one in some), key=lambda a: a.number)
         self._queue: deque[Asked] = deque(first)
         self._running: dict[str, Asked] = {}
@@ -125,8 +102,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
             asked = self._queue.popleft()
             self._running[trial_id] = asked
             return self._to_config(asked)
-        over = all(user.is_over for user in self._users.values())
-        return str(Searcher.FINISHED) if over else None
+        return str(Searcher.FINISHED) if self._budget.is_over else None
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
@@ -154,29 +130,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
 
     def _collect(self) -> None:
         for digest, asked in self._ledger.collect():
-            user = self._users[digest]
-            if len(asked) < user.requested:
-                user.left = 0
-            user.requested = 0
-            user.pending += len(asked)
+            self._budget.arrived(digest, [one.gain for one in asked])
             self._queue.extend(asked)
 
     def _request(self) -> None:
-        """Requests until enough trials are ahead, of the user with the fewest."""
-        while sum(user.ahead for user in self._users.values()) < self._ahead:
-            open_users = [d for d, user in self._users.items() if user.may_request(self._batch)]
-            if not open_users:
-                return
-            digest = min(open_users, key=lambda d: (self._users[d].ahead, -self._users[d].left))
-            user = self._users[digest]
-            user.requested = min(self._batch, user.left)
-            user.left -= user.requested
-            self._ledger.request(digest, user.requested)
+        """Requests until enough trials are ahead, or the budget names nobody."""
+        while self._budget.ahead < self._ahead and (wanted := self._budget.request()):
+            self._ledger.request(*wanted)
 
     def _say_draining(self) -> None:
         """Once nothing is left to ask, the next shard may start: slots must not wait for it."""
-        asking = any(user.left or user.requested for user in self._users.values())
-        if not asking and not self._draining:
+        if not self._budget.is_asking and not self._draining:
             self._draining = True
             self._notify({"event": "draining"})
 
@@ -191,7 +155,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         self._ended(asked, {"error": reason})
 
     def _ended(self, asked: Asked, result: Mapping[str, Any]) -> None:
-        self._users[asked.digest].pending -= 1
+        self._budget.ended(asked.digest)
         names = ("loss_nats", "rouge_l", "error")
         shown = {name: result[name] for name in names if name in result}
         is_anchor = not asked.configuration.layers

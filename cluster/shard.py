@@ -68,12 +68,13 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
     """Tune's controller. Its own failure is an event too: the driver must not wait for ever."""
     try:
         studies = Studies(plan.search, plan.seeds, askers)
+        if studies.advised:
+            notify({"event": "advised", "configurations": studies.advised})
         searcher = StudySearcher(
             tuple(plan.seeds),
             studies,
-            trials=plan.search.trials,
+            rules=plan.search.rules,
             ahead=3 * plan.slots,
-            batch=plan.search.batch,
             to_config=lambda asked: config_of(asked, plan.packers),
             notify=notify,
         )

@@ -14,9 +14,11 @@ from typing import Any
 
 import ray
 
+from cluster.budget import Rules
 from cluster.experiment import seed_of
+from search.evidence import earlier
 from search.pareto import LOSS, ROUGE_L
-from search.samplers import Proposal, SamplerSettings
+from search.samplers import Evidence, Proposal, SamplerSettings
 from search.space import MemoryConfig, SearchSpace
 from search.storage import Trial, open_storage
 from search.study import Study
@@ -34,6 +36,7 @@ class Asked:
     number: int
     configuration: MemoryConfig
     seed: int
+    gain: float | None = None  # expected of it, see `search.samplers.Proposal`
     attempt: int = 1
 
 
@@ -49,8 +52,9 @@ class SearchPlan:
     space: SearchSpace
     per_rank: tuple[int, ...]
     sampler: SamplerSettings
-    trials: int  # without the anchor
-    batch: int = 1  # proposed at once, from the same grounds
+    rules: Rules
+    transfer: bool = False  # whether new users learn from the studies of others
+    base: str = ""  # fingerprint; who was searched on another one is no example
 
 
 class Studies:
@@ -68,19 +72,38 @@ class Studies:
         """
         storage = open_storage(plan.storage)
         self._plan, self._seeds = plan, seeds
-        self._studies = {d: Study.open(storage, d, plan.space, OBJECTIVES) for d in seeds}
+        self._studies = {
+            digest: Study.open(storage, digest, plan.space, OBJECTIVES, plan.base)
+            for digest in seeds
+        }
         for digest, study in self._studies.items():
             study.ask_anchor(seed_of(seeds[digest], "anchor"))
         self._askers = deque(askers)
         self._requests: dict[Any, str] = {}
+        self.advised = 0  # configurations that new users are given to begin with
+        if plan.transfer and any(study.is_new for study in self._studies.values()):
+            self._learn(earlier(storage, plan.space, OBJECTIVES, plan.base, besides=seeds))
+
+    def _learn(self, others: Sequence[Evidence]) -> None:
+        """Gives new users a portfolio; it is stored before their first ask."""
+        advice = self.advice(others) if others else ()
+        for study in self._studies.values():
+            study.settle_portfolio(advice)
+        self.advised = len(advice)
+
+    def advice(self, others: Sequence[Evidence]) -> tuple[MemoryConfig, ...]:
+        """What an asker makes of other users' studies."""
+        reference = self._askers[0].advise.remote(self._plan.space, OBJECTIVES, others)
+        advice: tuple[MemoryConfig, ...] = ray.get(reference)
+        return advice
 
     def pending(self, digest: str) -> list[Asked]:
         """Asked and not told, in the order of asking."""
         return [_asked(digest, trial) for trial in self._studies[digest].pending()]
 
-    def asked(self, digest: str) -> int:
-        """How many trials were ever asked, without the anchor."""
-        return len(self._studies[digest].trials) - 1
+    def gains(self, digest: str) -> list[float | None]:
+        """What every trial asked promised, in the order of asking, without the anchor."""
+        return [trial.gain for trial in self._studies[digest].trials[1:]]
 
     def request(self, digest: str, count: int) -> None:
         """Asks an asker for the user's next configurations."""
@@ -99,6 +122,7 @@ class Studies:
             count,
             self._seeds[digest],
             study.settle_reference(self._plan.sampler.initial),
+            study.portfolio,
         )
 
     def collect(self) -> list[tuple[str, list[Asked]]]:
@@ -135,4 +159,4 @@ class Studies:
 
 
 def _asked(digest: str, trial: Trial) -> Asked:
-    return Asked(digest, trial.number, trial.config, trial.seed)
+    return Asked(digest, trial.number, trial.config, trial.seed, trial.gain)

@@ -35,8 +35,10 @@ def propose(
     front: Sequence[MemoryConfig],
     reference: Array,
     seed: int,
-) -> MemoryConfig | None:
-    """The one configuration to try next, or None where the search finds nothing untaken.
+) -> tuple[MemoryConfig, float] | None:
+    """The one configuration to try next and what it is expected to gain, in the objectives' units.
+
+    None where the search finds nothing untaken.
 
     Raises:
         FitError: the surrogate gave no number.
@@ -45,13 +47,17 @@ def propose(
         improvement = expected_improvement(
             surrogate, features(observed), features(pending), reference, seed
         )
-        return local_search(
+        found = local_search(
             lambda configs: improvement(features(configs)),
             space,
             taken,
             starts=front,
             generator=np.random.default_rng([seed, len(pending)]),
         )
+        if found is None:
+            return None
+        gain = float(improvement(features([found]))[0])
+        return found, gain * float(surrogate.scale.prod())
     except NUMERICAL_ERRORS as error:
         raise FitError(f"acquisition: {error}") from error
 

@@ -17,7 +17,7 @@ import numpy as np
 from search import surrogate
 from search.acquisition import propose
 from search.design import Design
-from search.pareto import Objective, Values, front, oriented, reference_point
+from search.pareto import Objective, Values, front, hypervolume, oriented, reference_point
 from search.samplers import Observation, Proposal, all_taken, one_by_one
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
@@ -56,6 +56,7 @@ class SurrogateSampler:
         count: int,
         seed: int,
         reference: Values | None = None,
+        portfolio: Sequence[MemoryConfig] = (),
     ) -> list[Proposal]:
         """See `Sampler`.
 
@@ -71,12 +72,12 @@ class SurrogateSampler:
         def propose_one(waiting: Sequence[MemoryConfig]) -> Proposal | None:
             taken = all_taken(completed, waiting)
             if self.design.remaining(completed, waiting):
-                return self.design.next(space, taken, seed)
-            config, source = grounds().best(waiting, taken)
-            if config is not None:
-                return Proposal(config, source)
+                return self.design.next(space, taken, seed, portfolio)
+            found = grounds().best(waiting, taken)
+            if isinstance(found, Proposal):
+                return found
             spare = self.design.spare(space, taken, seed)
-            return Proposal(spare.config, source) if spare else None
+            return Proposal(spare.config, found) if spare else None
 
         return one_by_one(count, pending, propose_one)
 
@@ -103,17 +104,16 @@ class _Grounds:
         self.observed = [observation.config for observation in usable]
         self.front = [self.observed[i] for i in front(objectives, rows)]
         self.reference = oriented(objectives, [corner])[0]
+        self.volume = hypervolume(objectives, rows, corner)
         self.seeds = [_mixed(seed, len(usable), attempt) for attempt in range(ATTEMPTS)]
         X, Y = self.features(self.observed), oriented(objectives, rows)
         self.fitted = functools.cache(functools.partial(sampler.fit, name, X, Y))
 
-    def best(
-        self, pending: Sequence[MemoryConfig], taken: set[MemoryConfig]
-    ) -> tuple[MemoryConfig | None, str]:
-        """The most promising configuration, or None where a Sobol point must do, and the source."""
+    def best(self, pending: Sequence[MemoryConfig], taken: set[MemoryConfig]) -> Proposal | str:
+        """The most promising configuration, or the source of the Sobol point that must do."""
         for seed in self.seeds:
             try:
-                config = propose(
+                found = propose(
                     self.fitted(seed),
                     self.space,
                     self.features,
@@ -127,8 +127,11 @@ class _Grounds:
             except surrogate.FitError as error:
                 _logger.warning("%s; a Sobol point after %d failures", error, ATTEMPTS)
             else:
-                return config, self.name if config else "sobol"
-        return None, AFTER_FAILURE
+                if found is None:
+                    return "sobol"
+                config, gain = found
+                return Proposal(config, self.name, gain / (self.volume + gain) if gain > 0 else 0.0)
+        return AFTER_FAILURE
 
 
 def _provisional(

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.pareto import Objective
-from search.samplers import FEWEST_OBSERVATIONS, DesignName, Observation, Proposal, all_taken
+from search.samplers import (
+    FEWEST_OBSERVATIONS,
+    DesignName,
+    Observation,
+    Proposal,
+    advised,
+    all_taken,
+)
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
 LONGEST_WALK = 4096  # points of a sequence before what is left is listed instead
@@ -35,9 +42,13 @@ class SequenceSampler:
         count: int,
         seed: int,
         reference: Sequence[float] | None = None,
+        portfolio: Sequence[MemoryConfig] = (),
     ) -> list[Proposal]:
         """See `Sampler`; neither values nor reference point matter here."""
-        return self.walk(space, all_taken(completed, pending), count, seed)
+        taken = all_taken(completed, pending)
+        first = list(itertools.islice(advised(portfolio, taken), count))
+        taken.update(proposal.config for proposal in first)
+        return [*first, *self.walk(space, taken, count - len(first), seed)]
 
     def walk(
         self, space: SearchSpace, taken: Collection[MemoryConfig], count: int, seed: int
@@ -76,10 +87,19 @@ class Design:
         return usable < FEWEST_OBSERVATIONS or asked < self.initial
 
     def next(
-        self, space: SearchSpace, taken: Collection[MemoryConfig], seed: int
+        self,
+        space: SearchSpace,
+        taken: Collection[MemoryConfig],
+        seed: int,
+        portfolio: Sequence[MemoryConfig] = (),
     ) -> Proposal | None:
-        """The design's next point; None where the space has run out."""
-        return next(iter(self._sequence.walk(space, taken, 1, seed)), None)
+        """What is advised, then the sequence's next point; None where the space has run out."""
+        first = next(advised(portfolio, taken), None)
+        return first or next(iter(self._sequence.walk(space, taken, 1, seed)), None)
+
+    def points(self, space: SearchSpace, count: int, seed: int) -> list[MemoryConfig]:
+        """The first points of the sequence."""
+        return [proposal.config for proposal in self._sequence.walk(space, (), count, seed)]
 
     def spare(
         self, space: SearchSpace, taken: Collection[MemoryConfig], seed: int

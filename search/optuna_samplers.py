@@ -57,6 +57,7 @@ class OptunaSampler:
         count: int,
         seed: int,
         reference: Sequence[float] | None = None,
+        portfolio: Sequence[MemoryConfig] = (),
     ) -> list[Proposal]:
         """See `Sampler`; these know no reference point."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -65,7 +66,7 @@ class OptunaSampler:
         def propose(waiting: Sequence[MemoryConfig]) -> Proposal | None:
             taken = all_taken(completed, waiting)
             if self.design.remaining(completed, waiting):
-                return self.design.next(space, taken, seed)
+                return self.design.next(space, taken, seed, portfolio)
             asked = self._asked(coding, objectives, completed, waiting, seed)
             untried = (config for config in asked if config.layers and config not in taken)
             config = next(untried, None)

@@ -13,7 +13,7 @@ doesn't wait seconds for torch.
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -21,6 +21,8 @@ from search.pareto import Objective
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
 FEWEST_OBSERVATIONS = 2  # that a model learns from
+FEWEST_TOLD = 10  # trials of a study that others may learn from
+PORTFOLIO = "portfolio"  # the source of what other users' studies advise
 
 DesignName = Literal["sobol", "random"]
 
@@ -40,11 +42,32 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What one user's study shows others."""
+
+    observations: tuple[Observation, ...]  # in the order they were asked, the base among them
+    reference: tuple[float, ...] | None = None  # the study's own, in natural units
+
+    @property
+    def usable(self) -> list[Observation]:
+        """Those that a surrogate may learn from."""
+        return [observation for observation in self.observations if observation.is_usable]
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether there is enough to understand the user from."""
+        return len(self.usable) >= FEWEST_TOLD
+
+
+@dataclass(frozen=True)
 class Proposal:
-    """A configuration to try, and who proposed it."""
+    """A configuration to try, who proposed it, and what it promises."""
 
     config: MemoryConfig
     source: str
+    # Hypervolume that it is expected to add, as a share of what the front would hold with it; None
+    # where no surrogate was asked.
+    gain: float | None = None
 
 
 class Sampler(Protocol):
@@ -61,6 +84,7 @@ class Sampler(Protocol):
         count: int,
         seed: int,
         reference: Sequence[float] | None = None,
+        portfolio: Sequence[MemoryConfig] = (),
     ) -> list[Proposal]:
         """At most `count` proposals, best first; fewer when the space runs out.
 
@@ -73,6 +97,7 @@ class Sampler(Protocol):
             seed: of everything drawn.
             reference: the study's reference point in natural units; without one it is worked out
                 from `completed`.
+            portfolio: what other users' studies advise, tried before anything else of the design.
         """
         ...
 
@@ -136,6 +161,13 @@ def all_taken(
 ) -> set[MemoryConfig]:
     """What was asked already: none of it may be proposed."""
     return {*(observation.config for observation in completed), *pending}
+
+
+def advised(
+    portfolio: Sequence[MemoryConfig], taken: Collection[MemoryConfig]
+) -> Iterator[Proposal]:
+    """What other users' studies advise and is not taken, in the order of advice."""
+    return (Proposal(config, PORTFOLIO) for config in portfolio if config not in taken)
 
 
 def one_by_one(

@@ -25,6 +25,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.samplers import Proposal
 from search.space import MemoryConfig, SearchSpace
 
 BITS = 53  # of an integer that a double holds exactly
@@ -51,6 +52,7 @@ class Trial:
     seed: int
     parameters: int
     values: tuple[float, ...] | None = None
+    gain: float | None = None  # expected of it when it was proposed, see `Proposal`
     measured: Mapping[str, Any] = field(default_factory=dict)  # what else was measured
     reason: str | None = None  # of a failure
 
@@ -144,10 +146,9 @@ def scrub(storage: RDBStorage) -> None:
         alone.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def template(
-    space: SearchSpace, config: MemoryConfig, source: str, seed: int, parameters: int
-) -> FrozenTrial:
+def template(space: SearchSpace, proposal: Proposal, seed: int, parameters: int) -> FrozenTrial:
     """A waiting trial to be stored."""
+    config, promised = proposal.config, {} if proposal.gain is None else {"gain": proposal.gain}
     found = _parameters(space, config)
     return FrozenTrial(
         number=-1,
@@ -162,8 +163,9 @@ def template(
         user_attrs={
             "active_layers": ", ".join(map(str, config.layers)) or "none",
             "parameters": parameters,
-            "source": source,
+            "source": proposal.source,
             "seed": seed,
+            **promised,
         },
         system_attrs={},
         intermediate_values={},
@@ -182,6 +184,7 @@ def from_stored(stored: FrozenTrial) -> Trial:
         seed=attributes["seed"],
         parameters=attributes["parameters"],
         values=tuple(stored.values) if stored.state == TrialState.COMPLETE else None,
+        gain=attributes.get("gain"),
         measured=attributes.get("measured", {}),
         reason=attributes.get("reason"),
     )

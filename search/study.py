@@ -12,26 +12,24 @@ A study is read at opening and has one writer; others may read its storage. Its 
 digest, and nothing else of the user is stored.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from search import pareto
+from search.header import BASE, HEADER, VERSION, created, difference, header
 from search.pareto import LOSS, ROUGE_L, Candidate, Objective
-from search.samplers import Observation, Proposal
-from search.space import BASE_CONFIG, SearchSpace
+from search.samplers import Evidence, Observation, Proposal
+from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import Trial, from_stored, template
 
-VERSION = 1
-HEADER = "milpa"  # the study attribute that says what a study was made with
 REFERENCE = "reference_point"
+PORTFOLIO = "portfolio"
 _METRIC_NAMES = "study:metric_names"  # where Optuna's plots and its dashboard look
 
 _logger = logging.getLogger(__name__)
@@ -52,11 +50,12 @@ class Study:
         self._id = storage.get_study_id_from_name(name)
         try:
             attributes = storage.get_study_user_attrs(self._id)
-            header = attributes[HEADER]
-            if header["version"] != VERSION:
-                raise ValueError(f"expected version {VERSION}, got {header['version']}")
-            self.space = SearchSpace.from_json(header["space"])
-            self.objectives = tuple(Objective(**values) for values in header["objectives"])
+            made = attributes[HEADER]
+            if made["version"] != VERSION:
+                raise ValueError(f"expected version {VERSION}, got {made['version']}")
+            self.space = SearchSpace.from_json(made["space"])
+            self.objectives = tuple(Objective(**values) for values in made["objectives"])
+            self.portfolio = tuple(map(MemoryConfig.from_json, attributes.get(PORTFOLIO, ())))
             reference = attributes.get(REFERENCE)
             self.reference: tuple[float, ...] | None = tuple(reference) if reference else None
             stored = map(from_stored, storage.get_all_trials(self._id, deepcopy=False))
@@ -71,25 +70,34 @@ class Study:
         name: str,
         space: SearchSpace,
         objectives: Sequence[Objective] = (LOSS, ROUGE_L),
+        base: str = "",
     ) -> Self:
         """The study of this name, made where there is none.
+
+        Args:
+            storage: where it is kept.
+            name: the user's digest.
+            space: where to search.
+            objectives: what a trial's values measure.
+            base: what the memories are trained on; told when the study is made, and not compared.
 
         Raises:
             ValueError: it was made with another space, other objectives or by another version, or
                 it is damaged.
         """
-        wanted = _header(space, objectives)
+        wanted = header(space, objectives)
         try:
             study_id = storage.get_study_id_from_name(name)
         except KeyError:
-            study_id = _created(storage, name, objectives)
+            study_id = created(storage, name, objectives)
         stored = storage.get_study_user_attrs(study_id).get(HEADER)
         if stored is None:  # new, or its maker was killed before this line
             names = [objective.name for objective in objectives]
             storage.set_study_system_attr(study_id, _METRIC_NAMES, names)
+            storage.set_study_user_attr(study_id, BASE, base)
             storage.set_study_user_attr(study_id, HEADER, wanted)
         elif stored != wanted:
-            raise ValueError(f"the study {name} was made otherwise: {_difference(stored, wanted)}")
+            raise ValueError(f"the study {name} was made otherwise: {difference(stored, wanted)}")
         return cls(storage, name)
 
     def delete(self) -> None:
@@ -109,6 +117,11 @@ class Study:
         """The base's own trial, once it was asked."""
         return self._trials.get(0)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no memory was asked yet, and nothing advised."""
+        return len(self._trials) <= 1 and not self.portfolio
+
     def pending(self) -> list[Trial]:
         """Asked and not told, in the order they were asked."""
         return [trial for trial in self.trials if trial.state == "pending"]
@@ -116,6 +129,10 @@ class Study:
     def completed(self) -> list[Observation]:
         """What came back, failures and the anchor included, in the order it was asked."""
         return [Observation(t.config, t.values) for t in self.trials if t.state != "pending"]
+
+    def evidence(self) -> Evidence:
+        """What this study shows other users."""
+        return Evidence(tuple(self.completed()), self.reference)
 
     def front(self) -> list[Trial]:
         """The completed trials that no other dominates; the anchor is not one of them."""
@@ -216,6 +233,12 @@ class Study:
         self.reference = found
         return found
 
+    def settle_portfolio(self, configs: Sequence[MemoryConfig]) -> None:
+        """Keeps what other users' studies advise; nothing changes once a memory was asked."""
+        if self.is_new and configs:
+            self._storage.set_study_user_attr(self._id, PORTFOLIO, [c.to_json() for c in configs])
+            self.portfolio = tuple(configs)
+
     def _memories(self) -> list[Trial]:
         return [t for t in self.trials if t.values is not None and t.config != BASE_CONFIG]
 
@@ -227,7 +250,7 @@ class Study:
         )
 
     def _store(self, proposal: Proposal, seed: int, parameters: int) -> Trial:
-        waiting = template(self.space, proposal.config, proposal.source, seed, parameters)
+        waiting = template(self.space, proposal, seed, parameters)
         return self._read(self._storage.create_new_trial(self._id, waiting))
 
     def _finish(
@@ -263,29 +286,3 @@ class Study:
 def study_names(storage: RDBStorage) -> list[str]:
     """The names of all studies, in the order they were made."""
     return [study.study_name for study in storage.get_all_studies()]
-
-
-def _created(storage: RDBStorage, name: str, objectives: Sequence[Objective]) -> int:
-    directions = [
-        StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
-        for objective in objectives
-    ]
-    try:
-        return storage.create_new_study(directions, name)
-    except DuplicatedStudyError:  # another process was quicker
-        return storage.get_study_id_from_name(name)
-
-
-def _header(space: SearchSpace, objectives: Sequence[Objective]) -> dict[str, Any]:
-    named = [{"name": o.name, "maximise": o.maximise, "unit": o.unit} for o in objectives]
-    return {"version": VERSION, "space": space.to_json(), "objectives": named}
-
-
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The fields that differ, with the stored and the wanted value."""
-    before, now = ({**header, **header.get("space", {})} for header in (stored, wanted))
-    return "; ".join(
-        f"{key} was {json.dumps(before.get(key))}, now {json.dumps(now.get(key))}"
-        for key in sorted({*before, *now} - {"space"})
-        if before.get(key) != now.get(key)
-    )

@@ -66,6 +66,22 @@ def test_values_that_no_space_can_hold_are_refused(
         experiment_from({**GIVEN, field: values})
 
 
+def test_a_total_below_the_users_initial_points_is_refused_with_what_to_do() -> None:
+    experiment = experiment_from({**GIVEN, "total_trials": 47})
+    experiment.check_total(3)
+    with pytest.raises(ValueError, match=r"--total-trials: expected at least 48, 12 .* 4 users"):
+        experiment.check_total(4)
+    experiment_from(GIVEN).check_total(1000)
+
+
+def test_stopping_needs_a_sampler_that_says_what_it_expects() -> None:
+    assert experiment_from({**GIVEN, "stop_below": 0.01}).stop_below == 0.01
+    with pytest.raises(ValueError, match=r"--stop-below.*map-saas, gp, saas.*got tpe: leave it"):
+        experiment_from({**GIVEN, "stop_below": 0.01, "sampler": "tpe"})
+    with pytest.raises(ValueError, match=r"--stop-below: .* below 1, got 1\.5"):
+        experiment_from({**GIVEN, "stop_below": 1.5})
+
+
 def test_training_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="--injection-epochs and --tuning-epochs"):
         experiment_from({**GIVEN, "injection_epochs": 0, "tuning_epochs": 0})
@@ -75,7 +91,7 @@ def test_the_paper_preset_is_the_published_search() -> None:
     paper = experiment_from({**GIVEN, "preset": "paper"})
     assert (paper.trials, paper.initial_points, paper.batch) == (200, 100, 4)
     assert (paper.sampler, paper.design) == ("saas", "random")
-    assert (paper.learning_rates, paper.population) == ((5e-4,), "off")
+    assert (paper.learning_rates, paper.population, paper.transfer) == ((5e-4,), "off", "off")
     assert paper.ranks == (8, 16, 32, 64, 96)
 
 

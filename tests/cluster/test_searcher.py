@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
+from cluster.budget import PENDING_PER_USER, Rules
 from cluster.experiment import seed_of
-from cluster.searcher import ATTEMPTS, PENDING_PER_USER, StudySearcher
+from cluster.searcher import ATTEMPTS, StudySearcher
 from cluster.studies import Asked, SearchPlan, Studies
 from search.samplers import Proposal, SamplerSettings
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
@@ -40,9 +42,9 @@ class Sensitive:
 class InlineStudies(Studies):
     """Studies whose asker answers at the next look, in this process."""
 
-    def __init__(self, plan: SearchPlan, seeds: Mapping[str, int]) -> None:
+    def __init__(self, plan: SearchPlan, seeds: Mapping[str, int], sampler: Sensitive) -> None:
         super().__init__(plan, seeds)
-        self._sampler = Sensitive()
+        self._sampler = sampler
         self._wanted: list[tuple[str, int]] = []
 
     def request(self, digest: str, count: int) -> None:
@@ -59,19 +61,27 @@ class InlineStudies(Studies):
 class Bench:
     """A searcher, its studies, and what it told."""
 
-    def __init__(self, folder: Path, trials: int = 3, ahead: int = 100, batch: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        trials: int = 3,
+        ahead: int = 100,
+        batch: int = 1,
+        rules: Rules | None = None,
+        sampler: Sensitive | None = None,
+    ) -> None:
+        rules = rules or Rules(trials, batch=batch)
         storage = f"sqlite:///{folder / 'studies.db'}"
-        plan = SearchPlan(storage, SPACE, (10,) * 4, SamplerSettings("random", 2), trials, batch)
+        plan = SearchPlan(storage, SPACE, (10,) * 4, SamplerSettings("random", 2), rules)
         self.storage = storage
-        self.studies = InlineStudies(plan, SEEDS)
+        self.studies = InlineStudies(plan, SEEDS, sampler or Sensitive())
         self.events: list[dict[str, Any]] = []
         self.running: dict[str, Mapping[str, Any]] = {}
         self.searcher = StudySearcher(
             tuple(SEEDS),
             self.studies,
-            trials=trials,
+            rules=rules,
             ahead=ahead,
-            batch=batch,
             to_config=lambda asked: {"asked": asked},
             notify=self.events.append,
         )
@@ -281,3 +291,40 @@ def test_going_on_proposes_what_would_have_been_proposed(tmp_path: Path) -> None
         for one in asked:
             bench.finish(one)
     assert first.suggest_all() == second.suggest_all() != []
+
+
+class Promising(Sensitive):
+    """Promises much to one user and little to the other; its design promises nothing."""
+
+    def suggest(self, *grounds: Any) -> list[Proposal]:
+        seed = grounds[5]
+        known = len(grounds[2]) + len(grounds[3]) > 3
+        gain = {1: 0.5, 2: 0.01}[seed] if known else None
+        return [replace(proposal, gain=gain) for proposal in super().suggest(*grounds)]
+
+
+def finish_all(bench: Bench) -> None:
+    """Tells trial after trial until the searcher says that it is over."""
+    while not isinstance(asked := bench.suggest(), str):
+        if asked is None and bench.running:
+            bench.finish(next(iter(bench.running.values()))["asked"])
+
+
+def test_a_total_goes_to_whom_most_is_promised(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ahead=1, rules=Rules(10, floor=3, total=16), sampler=Promising())
+    finish_all(bench)
+    trials = [bench.completed(digest) - 1 for digest in SEEDS]
+    assert trials == [10, 6]
+
+
+def test_going_on_with_a_total_shares_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Promises are stored: a search that was killed gives each user what they would have got."""
+    rules = Rules(10, floor=3, total=16)
+    first = Bench(tmp_path, ahead=1, rules=rules, sampler=Promising())
+    for _ in range(18):
+        asked = first.suggest()
+        if asked is None and first.running:
+            first.finish(next(iter(first.running.values()))["asked"])
+    second = Bench(tmp_path, ahead=1, rules=rules, sampler=Promising())
+    finish_all(second)
+    assert [second.completed(digest) - 1 for digest in SEEDS] == [10, 6]

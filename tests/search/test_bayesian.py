@@ -106,6 +106,47 @@ def test_after_two_failures_the_proposal_is_a_sobol_point_and_says_so() -> None:
     assert [p.source for p in found] == [AFTER_FAILURE] * 2
 
 
+def test_a_proposal_says_what_share_it_is_expected_to_add() -> None:
+    """As worked out from the surrogate that it came from; of several, the later ones add less."""
+    fits: list[surrogate.Surrogate] = []
+
+    def spy(name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
+        fits.append(surrogate.fit(name, X, Y, seed))
+        drawn_by.append(seed)
+        return fits[-1]
+
+    drawn_by: list[int] = []
+    found = sampling(spy).suggest(SPACE, OBJECTIVES, COMPLETED, [], 4, 0, BASE)
+    gains = [p.gain for p in found if p.gain is not None]
+    assert 1 > gains[0] > gains[3] > 0
+    features = functools.partial(SPACE.features, derived=True)
+    tried = features([o.config for o in COMPLETED])
+    corner = np.array([-BASE[0], BASE[1]])
+    value = expected_improvement(fits[0], tried, features([]), corner, drawn_by[0])
+    added = float(value(features([found[0].config]))[0]) * fits[0].scale.prod()
+    held = hypervolume(OBJECTIVES, [o.values or () for o in COMPLETED], BASE)
+    assert gains[0] == pytest.approx(added / (held + added))
+
+
+def test_what_is_expected_has_no_unit() -> None:
+    """Objectives told in other units promise the same share."""
+
+    def scaled(values: tuple[float, ...]) -> tuple[float, ...]:
+        return (1000 * values[0], 7 * values[1])
+
+    told = [Observation(o.config, scaled(o.values or ())) for o in COMPLETED]
+    plain = sampling(Failing(0)).suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0, BASE)
+    other = sampling(Failing(0)).suggest(SPACE, OBJECTIVES, told, [], 1, 0, scaled(BASE))
+    assert plain[0].config == other[0].config
+    assert plain[0].gain == pytest.approx(other[0].gain, rel=1e-3)
+
+
+def test_designs_and_what_stands_in_for_a_fit_promise_nothing() -> None:
+    early = sampling(Failing(0)).suggest(SPACE, OBJECTIVES, COMPLETED[:2], [], 1, 0, BASE)
+    stand_in = sampling(Failing(100)).suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0, BASE)
+    assert [p.gain for p in (*early, *stand_in)] == [None, None]
+
+
 def test_several_proposals_cost_one_fit() -> None:
     fit = Failing(0)
     sampling(fit).suggest(SPACE, OBJECTIVES, COMPLETED, [], 3, 0, BASE)

@@ -9,6 +9,7 @@ import pytest
 
 from search.pareto import LOSS
 from search.samplers import (
+    PORTFOLIO,
     SAMPLERS,
     SEQUENCES,
     SURROGATES,
@@ -143,6 +144,27 @@ def test_the_source_says_who_proposed(sampler: Sampler) -> None:
     later = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0)
     assert early[0].source == (sampler.name if sampler.name in SEQUENCES else "sobol")
     assert later[0].source == sampler.name
+
+
+def test_a_portfolio_is_tried_first_and_the_design_after_it(sampler: Sampler) -> None:
+    portfolio = CONFIGS[:3]
+    anchor = [Observation(BASE_CONFIG, BASE)]
+
+    def proposed(
+        completed: Sequence[Observation], pending: Sequence[MemoryConfig]
+    ) -> list[Proposal]:
+        given = (SPACE, OBJECTIVES, completed, pending, INITIAL, 5, BASE, portfolio)
+        return sampler.suggest(*given)
+
+    found = proposed(anchor, [])
+    assert [p.config for p in found[:3]] == portfolio
+    plain = suggest(sampler, anchor, [], count=1)
+    assert [(p.config, p.source == PORTFOLIO) for p in found[2:]] == [
+        (portfolio[2], True),
+        (plain[0], False),
+    ]
+    failed = [*anchor, Observation(portfolio[0], None)]
+    assert [p.config for p in proposed(failed, portfolio[1:2])[:2]] == [portfolio[2], plain[0]]
 
 
 def test_a_space_of_one_configuration_is_searched_in_one_trial(sampler: Sampler) -> None:

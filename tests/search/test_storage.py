@@ -9,6 +9,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
+from search.samplers import Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import from_stored, open_storage, scrub, sqlite_url, template
 
@@ -23,7 +24,7 @@ def test_a_configuration_is_few_parameters_and_comes_back(
     study = storage.create_new_study([StudyDirection.MINIMIZE], "digest")
     every = MemoryConfig(tuple(range(layer_count)), 96, 1e-2)
     for config in (BASE_CONFIG, every, MemoryConfig(LAYERS[layer_count], 8, 5.62e-4)):
-        waiting = template(space, config, "sobol", 2**62, 1234)
+        waiting = template(space, Proposal(config, "sobol"), 2**62, 1234)
         stored = storage.get_trial(storage.create_new_trial(study, waiting))
         trial = from_stored(stored)
         assert (trial.config, trial.state, trial.seed) == (config, "pending", 2**62)

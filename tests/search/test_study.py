@@ -8,7 +8,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from search.pareto import reference_point
-from search.samplers import Observation
+from search.samplers import Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig
 from tests.search.begun import CONFIGS, NAME, ask, begun, opened, told
 from tests.search.planted import BASE, OBJECTIVES
@@ -31,6 +31,13 @@ def test_what_is_asked_and_told_is_there_when_opened_again(storage: RDBStorage) 
     assert trial.measured == {"losses": [3.5, 3.0], "seconds": 2.5}
     assert (trial.seed, trial.source, trial.parameters) == (11, "sobol", 100)
     assert again.trials[numbers[0]].reason == "loss is nan"
+
+
+def test_what_a_proposal_promised_is_stored_with_it(storage: RDBStorage) -> None:
+    study = begun(storage)
+    study.ask(Proposal(CONFIGS[0], "gp", 0.25), seed=1)
+    study.ask(Proposal(CONFIGS[1], "sobol"), seed=2)
+    assert [trial.gain for trial in opened(storage).trials] == [None, 0.25, None]
 
 
 def test_an_ask_is_stored_before_it_is_returned(storage: RDBStorage, storage_url: str) -> None:
@@ -127,6 +134,25 @@ def test_the_reference_point_waits_for_the_anchor_and_two_memories(storage: RDBS
     study.tell(0, BASE)
     assert study.settle_reference(initial=3) is None
     assert study.settle_reference(initial=2) is not None
+
+
+def test_a_portfolio_is_kept_once_and_never_after_a_memory_was_asked(storage: RDBStorage) -> None:
+    study = opened(storage)
+    study.settle_portfolio(())
+    assert study.is_new
+    study.settle_portfolio(CONFIGS[:3])
+    study.settle_portfolio(CONFIGS[4:])
+    assert study.portfolio == opened(storage).portfolio == tuple(CONFIGS[:3])
+    assert not opened(storage).is_new
+
+
+def test_a_study_that_has_begun_takes_no_portfolio(storage: RDBStorage) -> None:
+    study = begun(storage)
+    assert study.is_new
+    ask(study, CONFIGS[0])
+    study.settle_portfolio(CONFIGS[1:])
+    assert not study.is_new
+    assert study.portfolio == opened(storage).portfolio == ()
 
 
 def test_front_and_winner(storage: RDBStorage) -> None:
