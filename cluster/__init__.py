@@ -17,6 +17,7 @@ trial.py        Tune trainable: one (user, configuration), asked of a packer
 asker.py        actor: proposals of one user's study after another
 studies.py      the studies of a shard's users: asking and telling
 searcher.py     Tune searcher over the studies of many users
+stopping.py     Tune scheduler that stops trials that are not worth finishing
 shard.py        the Tune controller of some users, in a process of its own
 shared.py       what users share, learned before the search
 streams.py      many Ray streams followed at once

@@ -45,6 +45,7 @@ class Course:
     reference: Point | None
     hypervolume: tuple[float, ...] | None
     failed: int = 0
+    stopped: int = 0
     is_late: bool = False
 
 
@@ -91,4 +92,5 @@ def course(study: Study, user: UserResult) -> Course:
         hypervolume=tuple(hypervolume_trace(_DRAWN, rows, reference)) if reference else None,
         is_late=corner is None,
         failed=sum(trial.state == "failed" for trial in study.trials),
+        stopped=sum(trial.state == "stopped" for trial in study.trials),
     )

@@ -47,6 +47,7 @@ class Experiment:
     sampler: Annotated[SamplerName, "What proposes configurations."] = "map-saas"
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
     batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
+    stop_early: Annotated[bool, "Stop trials that are clearly dominated, by their loss."] = False
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0
@@ -129,7 +130,7 @@ def paper(data: str, base: str) -> Experiment:
     return Experiment(
         data=data, base=base, preset="paper", trials=200, initial=100, sampler="saas",
         design="random", batch=4, learning_rates=(PAPER_LEARNING_RATE,),
-        population="off",
+        population="off", stop_early=False,
     )  # fmt: skip
 
 

@@ -101,7 +101,9 @@ def _trials_card(rows: Sequence[Row], seconds: float | None) -> list[Card]:
     trials = sum(bool(trial.configuration.layers) for course in kept for trial in course.trials)
     of = f", of the {len(kept)} users drawn" if len(kept) < len(rows) else ""
     spent = "" if seconds is None else f"; {wording.duration(seconds)}"
-    says = f"trials completed, {sum(course.failed for course in kept)} failed{of}{spent}"
+    stopped, failed = (sum(c.stopped for c in kept), sum(c.failed for c in kept))
+    early = f", {stopped} stopped early" if stopped else ""
+    says = f"trials completed{early}, {failed} failed{of}{spent}"
     return [Card(wording.count(trials), says)]
 
 

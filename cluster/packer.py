@@ -25,7 +25,7 @@ import ray
 
 from cluster.bench import Bench, Events
 from cluster.failures import failed, log_failure, packer_log
-from cluster.trial import LOST, PACKER_NAME, Event, task_name
+from cluster.trial import LOST, PACKER_NAME, STOPPED, Event, task_name
 from search.space import MemoryConfig
 
 _KEPT_ENDS = 64
@@ -97,8 +97,19 @@ class Packer:
             return
         task.followers -= 1
         if not task.followers:
-            del self._tasks[name]
-            self._incoming.append(lambda: self._drop(name))
+            self._end(name, "was left")
+
+    async def drop(self, name: str) -> None:
+        """Stops a task that is at work, whoever follows it: its place is free at the next step."""
+        task = self._tasks.get(name)
+        if task is not None and not task.over:
+            self._end(name, "stopped")
+
+    def _end(self, name: str, how: str) -> None:
+        task = self._tasks.pop(name)
+        self._incoming.append(lambda: self._drop(name))
+        task.add(dict(STOPPED))  # NOTE: a call that follows it would wait for ever
+        self._log.info("%s %s", name, how)
 
     async def _follow(self, name: str, add: Callable[[], None]) -> AsyncIterator[Event]:
         if name not in self._tasks:

@@ -153,7 +153,8 @@ def _plan(
     sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
     plan = SearchPlan(run.storage, space, per_rank, sampler, e.trials, e.batch)
     seeds = {user.digest: user.seed for user in run.choice.searched}
-    return ShardPlan("all", seeds, plan, run.folder.path, len(ground.places), ground.slots)
+    where = (run.folder.path, len(ground.places), ground.slots)
+    return ShardPlan("all", seeds, plan, *where, stop_early=e.stop_early)
 
 
 def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:

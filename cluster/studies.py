@@ -22,7 +22,7 @@ from search.storage import Trial, open_storage
 from search.study import Study
 
 OBJECTIVES = (LOSS, ROUGE_L)
-_MEASURED = ("rouge_l_error", "item_count", "steps", "train_seconds")
+_MEASURED = ("rouge_l_error", "item_count", "steps", "train_seconds", "curve")
 _COUNTS = "counts/"  # as Tune flattens what a trial says its text lost
 
 
@@ -78,6 +78,10 @@ class Studies:
         """Asked and not told, in the order of asking."""
         return [_asked(digest, trial) for trial in self._studies[digest].pending()]
 
+    def trials(self, digest: str) -> list[Trial]:
+        """A user's trials as they are stored, in the order of asking."""
+        return self._studies[digest].trials
+
     def asked(self, digest: str) -> int:
         """How many trials were ever asked, without the anchor."""
         return len(self._studies[digest].trials) - 1
@@ -128,6 +132,11 @@ class Studies:
         self._studies[asked.digest].tell(
             asked.number, (result["loss_nats"], result["rouge_l"]), measured
         )
+
+    def stop(self, asked: Asked, reason: str, result: Mapping[str, Any]) -> None:
+        """Stores that a trial was not worth finishing, with its curve until then, and no values."""
+        measured = {name: result[name] for name in ("steps", "curve") if name in result}
+        self._studies[asked.digest].stop(asked.number, reason, measured)
 
     def fail(self, asked: Asked, reason: str) -> None:
         """Stores a failure; telling again changes nothing."""

@@ -31,11 +31,11 @@ BITS = 53  # of an integer that a double holds exactly
 ATTEMPTS = 10  # at opening a new database that others are opening too
 LOCK_SECONDS = 60.0  # that a writer waits for another
 
-State = Literal["pending", "completed", "failed"]
+State = Literal["pending", "completed", "failed", "stopped"]
 _STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "completed",
     TrialState.FAIL: "failed",
-    TrialState.PRUNED: "failed",
+    TrialState.PRUNED: "stopped",
 }
 
 
@@ -52,7 +52,7 @@ class Trial:
     parameters: int
     values: tuple[float, ...] | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)  # what else was measured
-    reason: str | None = None  # of a failure
+    reason: str | None = None  # of a failure, or why it was stopped
 
 
 def sqlite_url(path: Path) -> str:

@@ -1,8 +1,12 @@
 """One user's trials: ask, tell, front, winner; kept in a database that survives any kill.
 
 The storage is the truth. What is asked is stored as waiting before anybody hears of it; what is
-told becomes complete or failed in one transaction, with everything measured written before. So a
-run that died goes on with `pending()`, in order, and asks for new proposals after that.
+told becomes complete, failed or stopped in one transaction, with all that was measured written
+before. So a run that died goes on with `pending()`, in order, and asks for new proposals after.
+
+A *stopped* trial was not worth finishing (see `stopping`). It has no values: what it had reached is
+no result, and stands in what was measured alone. Like a failed one it is forbidden from then on and
+no surrogate learns from it; unlike a failed one nothing went wrong.
 
 The first trial is the *anchor*: the base itself, which a winner has to beat. `completed()` is in
 the order of asking (trial numbers), not of coming back: samplers see the same sequence after a
@@ -114,7 +118,7 @@ class Study:
         return [trial for trial in self.trials if trial.state == "pending"]
 
     def completed(self) -> list[Observation]:
-        """What came back, failures and the anchor included, in the order it was asked."""
+        """What came back, in the order it was asked; the anchor, failures and stopped ones too."""
         return [Observation(t.config, t.values) for t in self.trials if t.state != "pending"]
 
     def front(self) -> list[Trial]:
@@ -200,6 +204,20 @@ class Study:
             KeyError: there is no such trial.
         """
         return self._finish(number, TrialState.FAIL, None, {"reason": reason})
+
+    def stop(self, number: int, reason: str, measured: Mapping[str, Any] | None = None) -> Trial:
+        """A pending trial, stopped before its end: no values, and forbidden from now on.
+
+        Args:
+            number: of the trial.
+            reason: why it was not worth finishing.
+            measured: what was measured until then, as JSON.
+
+        Raises:
+            KeyError: there is no such trial.
+        """
+        attributes = {"reason": reason, "measured": dict(measured or {})}
+        return self._finish(number, TrialState.PRUNED, None, attributes)
 
     def settle_reference(self, initial: int) -> tuple[float, ...] | None:
         """The reference point, set for good at the first call after the initial design.
