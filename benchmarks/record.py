@@ -92,8 +92,12 @@ def record(
         rate: the learning rate.
         slots: memories that train together.
         shuffle: draw the order, the same each time; every user's base still comes first.
+
+    Raises:
+        ValueError: the folder was begun at another learning rate, or there are too few users.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _settle_rate(folder / "rate", rate)
     known = {one.key for one in kept(folder)}
     people = _people(base, data, folder, users)
     every = [_Wanted(p, c, r) for p in people for c, r in trainings(base, rate)]
@@ -132,6 +136,13 @@ def trainings(base: Base, rate: float) -> list[tuple[MemoryConfig, int]]:
     chosen = np.random.default_rng(0).choice(len(every), count, replace=False).tolist()
     times = {every[i]: TIMES for i in chosen}
     return [(BASE_CONFIG, 0), *((c, r) for c in every for r in range(times.get(c, 1)))]
+
+
+def _settle_rate(file: Path, rate: float) -> None:
+    """Writes the learning rate down; a folder holds one."""
+    if file.is_file() and float(file.read_text()) != rate:
+        raise ValueError(f"{file}: expected the learning rate {file.read_text()}, got {rate!r}")
+    file.write_text(repr(rate))
 
 
 def _shuffled(wanted: Sequence[_Wanted]) -> list[_Wanted]:
