@@ -11,7 +11,7 @@ layers stands among the user attributes.
 
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,8 +21,9 @@ from typing import Any, Literal
 import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.space import MemoryConfig, SearchSpace
@@ -132,6 +133,21 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
             time.sleep(0.01)
+
+
+def created(storage: RDBStorage, name: str, maximise: Sequence[bool]) -> int:
+    """The id of a new study of this name, or of the one that another process was quicker to make.
+
+    Args:
+        storage: where.
+        name: of the study.
+        maximise: for each objective, whether more is better.
+    """
+    directions = [StudyDirection.MAXIMIZE if up else StudyDirection.MINIMIZE for up in maximise]
+    try:
+        return storage.create_new_study(directions, name)
+    except DuplicatedStudyError:
+        return storage.get_study_id_from_name(name)
 
 
 def scrub(storage: RDBStorage) -> None:

@@ -16,25 +16,21 @@ A study is read at opening and has one writer; others may read its storage. Its 
 digest, and nothing else of the user is stored.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from search import pareto
+from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Candidate, Objective
 from search.samplers import Observation, Proposal
 from search.space import BASE_CONFIG, SearchSpace
-from search.storage import Trial, from_stored, template
+from search.storage import Trial, created, from_stored, template
 
-VERSION = 1
-HEADER = "milpa"  # the study attribute that says what a study was made with
 REFERENCE = "reference_point"
 _METRIC_NAMES = "study:metric_names"  # where Optuna's plots and its dashboard look
 
@@ -56,11 +52,7 @@ class Study:
         self._id = storage.get_study_id_from_name(name)
         try:
             attributes = storage.get_study_user_attrs(self._id)
-            header = attributes[HEADER]
-            if header["version"] != VERSION:
-                raise ValueError(f"expected version {VERSION}, got {header['version']}")
-            self.space = SearchSpace.from_json(header["space"])
-            self.objectives = tuple(Objective(**values) for values in header["objectives"])
+            self.space, self.objectives = header.read(attributes[header.NAME])
             reference = attributes.get(REFERENCE)
             self.reference: tuple[float, ...] | None = tuple(reference) if reference else None
             stored = map(from_stored, storage.get_all_trials(self._id, deepcopy=False))
@@ -82,18 +74,20 @@ class Study:
             ValueError: it was made with another space, other objectives or by another version, or
                 it is damaged.
         """
-        wanted = _header(space, objectives)
+        wanted = header.of(space, objectives)
         try:
             study_id = storage.get_study_id_from_name(name)
         except KeyError:
-            study_id = _created(storage, name, objectives)
-        stored = storage.get_study_user_attrs(study_id).get(HEADER)
+            study_id = created(storage, name, [o.maximise for o in objectives])
+        stored = storage.get_study_user_attrs(study_id).get(header.NAME)
         if stored is None:  # new, or its maker was killed before this line
             names = [objective.name for objective in objectives]
             storage.set_study_system_attr(study_id, _METRIC_NAMES, names)
-            storage.set_study_user_attr(study_id, HEADER, wanted)
+            storage.set_study_user_attr(study_id, header.NAME, wanted)
         elif stored != wanted:
-            raise ValueError(f"the study {name} was made otherwise: {_difference(stored, wanted)}")
+            raise ValueError(
+                f"the study {name} was made otherwise: {header.difference(stored, wanted)}"
+            )
         return cls(storage, name)
 
     def delete(self) -> None:
@@ -281,29 +275,3 @@ class Study:
 def study_names(storage: RDBStorage) -> list[str]:
     """The names of all studies, in the order they were made."""
     return [study.study_name for study in storage.get_all_studies()]
-
-
-def _created(storage: RDBStorage, name: str, objectives: Sequence[Objective]) -> int:
-    directions = [
-        StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
-        for objective in objectives
-    ]
-    try:
-        return storage.create_new_study(directions, name)
-    except DuplicatedStudyError:  # another process was quicker
-        return storage.get_study_id_from_name(name)
-
-
-def _header(space: SearchSpace, objectives: Sequence[Objective]) -> dict[str, Any]:
-    named = [{"name": o.name, "maximise": o.maximise, "unit": o.unit} for o in objectives]
-    return {"version": VERSION, "space": space.to_json(), "objectives": named}
-
-
-def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The fields that differ, with the stored and the wanted value."""
-    before, now = ({**header, **header.get("space", {})} for header in (stored, wanted))
-    return "; ".join(
-        f"{key} was {json.dumps(before.get(key))}, now {json.dumps(now.get(key))}"
-        for key in sorted({*before, *now} - {"space"})
-        if before.get(key) != now.get(key)
-    )

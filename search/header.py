@@ -1,0 +1,42 @@
+"""What a study was made with, as it lies in the storage: a search goes on with nothing else.
+
+It knows no trials and no database.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search.pareto import Objective
+from search.space import SearchSpace
+
+VERSION = 1
+NAME = "milpa"  # of the study attribute
+
+
+def of(space: SearchSpace, objectives: Sequence[Objective]) -> dict[str, Any]:
+    """A space, objectives and this version, as JSON."""
+    named = [{"name": o.name, "maximise": o.maximise, "unit": o.unit} for o in objectives]
+    return {"version": VERSION, "space": space.to_json(), "objectives": named}
+
+
+def read(stored: Mapping[str, Any]) -> tuple[SearchSpace, tuple[Objective, ...]]:
+    """The inverse of `of`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none, or another version's.
+    """
+    if stored["version"] != VERSION:
+        raise ValueError(f"expected version {VERSION}, got {stored['version']}")
+    space = SearchSpace.from_json(stored["space"])
+    return space, tuple(Objective(**values) for values in stored["objectives"])
+
+
+def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The fields that differ, with the stored and the wanted value."""
+    before, now = ({**header, **header.get("space", {})} for header in (stored, wanted))
+    return "; ".join(
+        f"{key} was {json.dumps(before.get(key))}, now {json.dumps(now.get(key))}"
+        for key in sorted({*before, *now} - {"space"})
+        if before.get(key) != now.get(key)
+    )
