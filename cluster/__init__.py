@@ -22,6 +22,7 @@ shard.py        the Tune controller of some users, in a process of its own
 shared.py       what users share, learned before the search
 streams.py      many Ray streams followed at once
 progress.py     how far each user is, as a table or as lines
+repeats.py      a winner and its runner-up trained again with other seeds
 schedule.py     shard after shard, and every user's winner
 run.py          the whole way: histories, search, winners, registry, results, report
 forget.py       a user removed from a run

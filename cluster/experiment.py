@@ -59,6 +59,7 @@ class Experiment:
     tuning_epochs: Annotated[int, "Epochs of instruction tuning in a trial; 0: none."] = 3
     epoch_tokens: Annotated[int, "Most tokens of a trial's epoch, newest first."] = 8192
     winner_epochs: Annotated[int, "Most epochs of each stage for a winner."] = 10
+    repeat_winner: Annotated[int, "Train winner and runner-up so often again, to be sure."] = 0
     items: Annotated[int, "Most validation items answered and scored."] = 32
     dtype: Annotated[Dtype, "The base's numbers; auto: bfloat16 where it is native."] = "auto"
     slots: Annotated[int | None, "Places in a pack: 4 on a CPU, 16 on a GPU."] = None
@@ -67,7 +68,7 @@ class Experiment:
         lowest = {
             "users": 1, "min_items": 1, "trials": 1, "initial": 1, "batch": 1, "seed": 0,
             "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1, "winner_epochs": 1,
-            "items": 1, "slots": 1,
+            "items": 1, "slots": 1, "repeat_winner": 0,
         }  # fmt: skip
         for name, least in lowest.items():
             value = getattr(self, name)

@@ -25,6 +25,7 @@ import ray
 
 from cluster.bench import Bench, Events
 from cluster.failures import failed, log_failure, packer_log
+from cluster.repeats import repeat_key
 from cluster.trial import LOST, PACKER_NAME, STOPPED, Event, task_name
 from search.space import MemoryConfig
 
@@ -57,11 +58,14 @@ class Packer:
         return self._build()
 
     async def evaluate(
-        self, digest: str, configuration: Mapping[str, Any], seed: int
+        self, digest: str, configuration: Mapping[str, Any], seed: int, repeat: int = 0
     ) -> AsyncIterator[Event]:
-        """A trial's checkpoints, then its objectives (or `error`); the last has `done`."""
+        """A trial's checkpoints, then its objectives (or `error`); the last has `done`.
+
+        A `repeat` of a trial is another task, and its seed another one.
+        """
         config = MemoryConfig.from_json(configuration)
-        name = task_name(digest, config.key)
+        name = task_name(digest, repeat_key(config, repeat))
         async for event in self._follow(name, lambda: self._bench.add(name, digest, config, seed)):
             yield event
 

@@ -91,7 +91,12 @@ class Progress:
             state = "failed" if "error" in event else "stopped"
         values = (event["loss_nats"], event["rouge_l"]) if state == "completed" else None
         self._count(user, state, values, event["is_anchor"])
-        self._line(event["digest"], _ending(event))
+        self._line(event["digest"], _ending("base" if event["is_anchor"] else "trial", event))
+
+    def repeated(self, digest: str, event: Mapping[str, Any]) -> None:
+        """The winner or the runner-up was trained again."""
+        self.users[digest].stage = "repeats its winner"
+        self._line(digest, _ending("repeat", event))
 
     def winner(self, digest: str, event: Mapping[str, Any]) -> None:
         """A winner is being trained, or has been published."""
@@ -154,8 +159,7 @@ class Progress:
         return table
 
 
-def _ending(event: Mapping[str, Any]) -> str:
-    what = "base" if event["is_anchor"] else "trial"
+def _ending(what: str, event: Mapping[str, Any]) -> str:
     if "error" in event:
         return f"{what} failed: {event['error']}"
     if "stopped" in event:

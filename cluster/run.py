@@ -154,7 +154,7 @@ def _plan(
     plan = SearchPlan(run.storage, space, per_rank, sampler, e.trials, e.batch)
     seeds = {user.digest: user.seed for user in run.choice.searched}
     where = (run.folder.path, len(ground.places), ground.slots)
-    return ShardPlan("all", seeds, plan, *where, stop_early=e.stop_early)
+    return ShardPlan("all", seeds, plan, *where, e.stop_early, e.repeat_winner)
 
 
 def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:

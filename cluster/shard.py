@@ -43,6 +43,7 @@ class ShardPlan:
     packers: int
     slots: int
     stop_early: bool = False
+    repeat_winner: int = 0
 
 
 def shards_of(digests: Sequence[str], trials: int, slots: int) -> list[list[str]]:

@@ -18,7 +18,7 @@ digest, and nothing else of the user is stored.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Self
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -32,6 +32,7 @@ from search.space import BASE_CONFIG, SearchSpace
 from search.storage import Trial, created, from_stored, template
 
 REFERENCE = "reference_point"
+_NOTE = "note/"
 _METRIC_NAMES = "study:metric_names"  # where Optuna's plots and its dashboard look
 
 _logger = logging.getLogger(__name__)
@@ -115,17 +116,24 @@ class Study:
         """What came back, in the order it was asked; the anchor, failures and stopped ones too."""
         return [Observation(t.config, t.values) for t in self.trials if t.state != "pending"]
 
-    def front(self) -> list[Trial]:
-        """The completed trials that no other dominates; the anchor is not one of them."""
-        trials = self._memories()
+    def front(self, without: Container[int] = ()) -> list[Trial]:
+        """The completed trials that no other dominates; the anchor is not one of them.
+
+        Args:
+            without: numbers of trials that are passed over.
+        """
+        trials = [trial for trial in self._memories() if trial.number not in without]
         rows = [trial.values or () for trial in trials]
         return [trials[i] for i in pareto.front(self.objectives, rows)]
 
-    def winner(self) -> Trial:
+    def winner(self, without: Container[int] = ()) -> Trial:
         """The trial to publish by `pareto.winner`; the anchor where nothing beats the base.
 
         The anchor's `measured` must hold `item_count`, the validation items that ROUGE-L was
         measured on; a trial's `rouge_l_error` is its standard error over them.
+
+        Args:
+            without: numbers of trials that are passed over.
 
         Raises:
             ValueError: the anchor has not come back.
@@ -133,15 +141,24 @@ class Study:
         anchor = self.anchor
         if anchor is None or anchor.values is None:
             raise ValueError(f"expected the anchor of study {self.name} to have come back")
-        front = self.front()
+        front = self.front(without)
         best = pareto.winner(
-            [self._candidate(trial) for trial in front],
-            base_loss=self._candidate(anchor).loss_nats,
+            [self.candidate(trial) for trial in front],
+            base_loss=self.candidate(anchor).loss_nats,
             item_count=int(anchor.measured["item_count"]),
         )
         return anchor if best is None else front[best]
 
+    def notes(self) -> Mapping[str, Any]:
+        """What was noted, read anew; see `note`."""
+        stored = self._storage.get_study_user_attrs(self._id).items()
+        return {key.removeprefix(_NOTE): v for key, v in stored if key.startswith(_NOTE)}
+
     # What is written.
+
+    def note(self, name: str, value: Any) -> None:
+        """Keeps something beside the trials, as JSON; noted again, it takes the old one's place."""
+        self._storage.set_study_user_attr(self._id, _NOTE + name, value)
 
     def ask_anchor(self, seed: int) -> Trial:
         """The base's own trial, stored as pending; the same one however often it is asked."""
@@ -231,7 +248,8 @@ class Study:
     def _memories(self) -> list[Trial]:
         return [t for t in self.trials if t.values is not None and t.config != BASE_CONFIG]
 
-    def _candidate(self, trial: Trial) -> Candidate:
+    def candidate(self, trial: Trial) -> Candidate:
+        """What the winner rule reads of a completed trial."""
         by_name = dict(zip((o.name for o in self.objectives), trial.values or (), strict=True))
         error = trial.measured.get("rouge_l_error", 0.0)
         return Candidate(

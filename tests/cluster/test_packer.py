@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,23 @@ def test_a_trial_streams_its_checkpoints_and_then_its_end(place: Place) -> None:
     events = run(place.trial("aaaa"))
     assert [event["done"] for event in events] == [False, False, True]
     assert events[-1]["rouge_l"] == 0.5
+
+
+def test_a_repeat_of_a_trial_is_a_task_of_its_own(place: Place) -> None:
+    async def twice() -> None:
+        trial = place.trial("aaaa")
+        again = place.packer.evaluate("aaaa", CONFIG.to_json(), 1, 1)
+        await asyncio.gather(trial, _all(again))
+
+    run(twice())
+    assert sorted(place.bench.added) == [
+        task_name("aaaa", CONFIG.key),
+        task_name("aaaa", f"repeat-1-{CONFIG.key}"),
+    ]
+
+
+async def _all(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
 
 
 def test_trials_that_end_together_are_scored_together(place: Place) -> None:

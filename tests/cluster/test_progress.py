@@ -33,6 +33,8 @@ def test_piped_it_writes_a_line_for_each_end() -> None:
         shown.told({"digest": USER, "is_anchor": False, "error": "training diverged"})
         shown.winner(USER, {"stage": "tuning", "epoch": 1, "done": False})
         shown.told({"digest": USER, "is_anchor": False, "stopped": "dominated at tuning 2"})
+        shown.repeated(USER, {"loss_nats": 3.3, "rouge_l": 0.5, "done": True})
+        shown.repeated(USER, {"error": "out of memory", "done": True})
         end = {"kind": "milp", "loss_nats": 3.125, "counts": {"tokens_cut": 7}, "done": True}
         shown.winner(USER, end)
     shown.say_lost()
@@ -42,6 +44,8 @@ def test_piped_it_writes_a_line_for_each_end() -> None:
         f"{USER} 1/4 trial loss 3.2500 ROUGE-L 25.0",
         f"{USER} 2/4 trial failed: training diverged",
         f"{USER} 3/4 trial stopped: dominated at tuning 2",
+        f"{USER} 3/4 repeat loss 3.3000 ROUGE-L 50.0",
+        f"{USER} 3/4 repeat failed: out of memory",
         f"{USER} 3/4 published: milp, loss 3.1250",
         "7 tokens were cut from texts longer than the base's context",
     ]

@@ -1,4 +1,7 @@
-"""Trials stopped early by Tune's scheduler: in a study, and in a real search, gone on with."""
+"""Trials stopped early by Tune's scheduler: in a study, and in a real search, gone on with.
+
+The same search repeats its winners, who must have run to their end.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ import torch
 from cluster.folder import RunFolder
 from cluster.results import load
 from cluster.stopping import why_stop
+from cluster.trial import task_name
 from models.registry import Registry
+from search.certainty import certainty
 from search.samplers import Proposal
 from search.space import MemoryConfig, SearchSpace
 from search.stopping import Checkpoint, StoppingRule, curve_of
@@ -22,7 +27,7 @@ from tests.cluster.tiny_run import USERS, Driver
 from tests.tiny import tiny_model, tiny_tokenizer
 
 RATES = (1e-3, 1e3)  # the second diverges
-TRIALS = 5
+TRIALS, REPEATS = 5, 1
 SPACE = SearchSpace(4, (4, 8), RATES)
 RULE = StoppingRule(fewest=2, deviations=2.0, chance=0.5)
 
@@ -77,11 +82,12 @@ def write_learned_base(folder: Path, data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished search, half of whose learning rates diverge; then gone on with once more."""
+    """A search, half of whose learning rates diverge: killed on the way, and gone on with."""
     folder = tmp_path_factory.mktemp("stopping")
     data = tiny_run.write_data(folder)
     base = write_learned_base(folder, data)
-    words = tiny_run.command(data, base, folder / "run", trials=TRIALS)
+    others = {"trials": TRIALS, "repeat-winner": REPEATS}
+    words = tiny_run.command(data, base, folder / "run", **others)
     words += ["--stop-early", *(part for r in RATES for part in ("--learning-rates", str(r)))]
     driver = Driver(words, folder / "first.log")
     driver.until(lambda: any(t["state"] == "PRUNED" for t in tiny_run.trials_of(folder / "run")))
@@ -140,6 +146,23 @@ def test_the_winner_is_a_trial_that_ran_to_its_end(run: Path) -> None:
     assert {user.user_id for user in found.users} == set(USERS)
     assert all(user.configuration.learning_rate != RATES[1] for user in found.users)
     assert set(Registry(run / "registry").users()) == set(USERS)
+
+
+def test_winner_and_runner_up_are_trained_again_and_compared(run: Path) -> None:
+    storage = open_storage(RunFolder(run).storage())
+    ended = tiny_run.names_in_log(run, "ended")
+    for name in study_names(storage):
+        study = Study(storage, name)
+        found = certainty(study)
+        assert found is not None
+        assert found.winner.trial == study.winner()
+        for one in (found.winner, found.runner_up):
+            key = one.trial.config.key
+            assert len(one.rows) == 1 + REPEATS
+            assert one.rows[1] != one.rows[0]  # another seed
+            assert ended.count(task_name(name, f"repeat-1-{key}")) == 1
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.count("How sure the winner is") == len(USERS)
 
 
 def test_the_report_counts_stopped_trials_and_calls_none_failed(
