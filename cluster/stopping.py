@@ -36,30 +36,30 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped here
         """
         super().__init__()
         self._trials_of, self._stop, self._rule = trials_of, stop, rule or StoppingRule()
+        self._ended: dict[int, Ended] = {}  # by the trial's id in the storage
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> Any:
         """Whether the trial goes on from this checkpoint."""
         if result["done"]:
             return TrialScheduler.CONTINUE
         digest, curve = trial.config["user"], [Checkpoint(*point) for point in result["curve"]]
-        reason = why_stop(self._rule, self._trials_of(digest), curve)
+        reason = self.why(self._trials_of(digest), curve)
         if reason is None:
             return TrialScheduler.CONTINUE
         self._stop(trial.trial_id, reason, result)
         drop(task_name(digest, trial.config["key"]), trial.config["packers"])
         return TrialScheduler.STOP
 
+    def why(self, trials: Sequence[Trial], curve: Sequence[Checkpoint]) -> str | None:
+        """Why to stop a memory, from its user's stored trials; None until the base is scored."""
+        anchor = next((trial for trial in trials if not trial.config.layers), None)
+        if anchor is None or anchor.values is None:
+            return None
+        ended = [self._once(t, t.values) for t in trials if t.values and t.config.layers]
+        return self._rule.reason(anchor.values[0], ended, curve)
 
-def why_stop(
-    rule: StoppingRule, trials: Sequence[Trial], curve: Sequence[Checkpoint]
-) -> str | None:
-    """The rule's reason, from a user's stored trials; None as long as the base is not scored."""
-    anchor = next((trial for trial in trials if not trial.config.layers), None)
-    if anchor is None or anchor.values is None:
-        return None
-    ended = [
-        Ended(trial.values[0], trial.values[1], curve_of(trial.measured))
-        for trial in trials
-        if trial.values is not None and trial.config.layers
-    ]
-    return rule.reason(anchor.values[0], ended, curve)
+    def _once(self, trial: Trial, values: Sequence[float]) -> Ended:
+        """What a completed trial teaches, read once."""
+        if trial.id not in self._ended:
+            self._ended[trial.id] = Ended(values[0], values[1], curve_of(trial.measured))
+        return self._ended[trial.id]

@@ -24,6 +24,8 @@ It knows no study of another user, no Ray and no clock: the same trials give the
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -47,6 +49,13 @@ class Ended:
     loss_nats: float
     rouge_l: float
     curve: Curve
+
+    @cached_property
+    def reached(self) -> Mapping[tuple[str, int], float]:
+        """The best loss until each checkpoint, by stage and epoch."""
+        best = accumulate((point.loss_nats for point in self.curve), min)
+        places = ((point.stage, point.epoch) for point in self.curve)
+        return dict(zip(places, best, strict=True))
 
 
 @dataclass(frozen=True)
@@ -91,13 +100,7 @@ class StoppingRule:
 
 def gains_from(ended: Sequence[Ended], at: Checkpoint) -> list[float]:
     """What each trial that came by this checkpoint gained from there to its end, in nats."""
-    gains = []
-    for one in ended:
-        until = [place for place, point in enumerate(one.curve) if point[:2] == at[:2]]
-        if until:
-            best = min(point.loss_nats for point in one.curve[: until[0] + 1])
-            gains.append(best - one.loss_nats)
-    return gains
+    return [one.reached[at[:2]] - one.loss_nats for one in ended if at[:2] in one.reached]
 
 
 def curve_of(measured: Mapping[str, Any]) -> list[Checkpoint]:
@@ -106,13 +109,9 @@ def curve_of(measured: Mapping[str, Any]) -> list[Checkpoint]:
 
 
 def _ends_by_itself(ended: Sequence[Ended], curve: Curve) -> bool:
-    """Whether nothing is left to save: others ended here, or the last stage has got worse."""
+    """Whether nothing is left to save: all others ended here, or the last stage has got worse."""
     at = curve[-1]
-    goes_on = any(
-        point[:2] == at[:2] and place + 1 < len(one.curve)
-        for one in ended
-        for place, point in enumerate(one.curve)
-    )
-    last_stage = all(one.curve[-1].stage == at.stage for one in ended if one.curve)
+    goes_on = any(at[:2] in one.reached and one.curve[-1][:2] != at[:2] for one in ended)
     stage = [point.loss_nats for point in curve if point.stage == at.stage]
-    return not goes_on or (last_stage and len(stage) > 1 and stage[-1] >= min(stage[:-1]))
+    is_last = all(one.curve[-1].stage == at.stage for one in ended if one.curve)
+    return not goes_on or (is_last and len(stage) > 1 and stage[-1] >= min(stage[:-1]))

@@ -13,7 +13,7 @@ import torch
 
 from cluster.folder import RunFolder
 from cluster.results import load
-from cluster.stopping import why_stop
+from cluster.stopping import EarlyStopping
 from cluster.trial import task_name
 from models.registry import Registry
 from search.certainty import certainty
@@ -49,18 +49,24 @@ def study(tmp_path: Path) -> Study:
     return study
 
 
+def why(study: Study, rule: StoppingRule, *losses: float) -> str | None:
+    """What the scheduler says of a memory with these losses."""
+    scheduler = EarlyStopping(lambda digest: study.trials, lambda *_: None, rule)
+    return scheduler.why(study.trials, points(*losses))
+
+
 def test_a_trial_is_judged_by_what_its_study_holds(study: Study) -> None:
-    assert why_stop(RULE, study.trials, points(3.95, 3.9)) is None  # the base is not scored
+    assert why(study, RULE, 3.95, 3.9) is None  # the base is not scored
     study.tell(0, (4.0, 0.1), {"item_count": 10})
-    assert why_stop(RULE, study.trials, points(3.95, 3.9)) is not None
-    assert why_stop(RULE, study.trials, points(3.7, 3.4)) is None
+    assert why(study, RULE, 3.95, 3.9) is not None
+    assert why(study, RULE, 3.7, 3.4) is None
 
 
 def test_a_stopped_trial_teaches_no_other(study: Study) -> None:
     study.tell(0, (4.0, 0.1), {"item_count": 10})
     study.stop(3, "dominated", {"curve": points(3.0, 2.9)})
     three = StoppingRule(fewest=3, deviations=2.0, chance=0.5)
-    assert why_stop(three, study.trials, points(3.95, 3.9)) is None
+    assert why(study, three, 3.95, 3.9) is None
 
 
 def write_learned_base(folder: Path, data: Path) -> Path:
