@@ -42,7 +42,7 @@ def earlier(
         study.study_name
         for study in storage.get_all_studies()
         if study.user_attrs.get(HEADER) == wanted
-        and study.user_attrs.get(BASE) == base
+        and study.user_attrs.get(BASE, "") == base
         and study.study_name not in besides
     ]
     shown = (Study(storage, name).evidence() for name in reversed(names))

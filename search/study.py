@@ -94,7 +94,8 @@ class Study:
         if stored is None:  # new, or its maker was killed before this line
             names = [objective.name for objective in objectives]
             storage.set_study_system_attr(study_id, _METRIC_NAMES, names)
-            storage.set_study_user_attr(study_id, BASE, base)
+            if base:
+                storage.set_study_user_attr(study_id, BASE, base)
             storage.set_study_user_attr(study_id, HEADER, wanted)
         elif stored != wanted:
             raise ValueError(f"the study {name} was made otherwise: {difference(stored, wanted)}")
