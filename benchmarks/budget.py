@@ -1,11 +1,11 @@
 """What it is worth to give the next trial to the user whose search promises most.
 
 `python -m benchmarks.budget --out FOLDER`: made-up users of very different sizes share a total of
-trials, once alike and once by `cluster.budget`, from the same seeds. Each trial is told before the
-next one is asked for. What is kept is how many trials everybody got and the share of the true
-front's hypervolume that they reached; figures are means over users, and paired differences with a
-95 % interval by bootstrap over users. The gains that were promised are kept too: what they were
-after so many trials says where a threshold for stopping may lie.
+trials, once alike and once by `cluster.budget`. A user's search doesn't depend on the others', only
+how far it gets does; so each is run to its ceiling once, a trial at a time, and kept in the folder,
+and ways of sharing are replayed on what was kept. Figures are shares of the true front's
+hypervolume, means over users, and paired differences with a 95 % interval by bootstrap over users;
+then where searches would have ended under some thresholds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,111 +21,101 @@ import numpy as np
 from benchmarks.problem import MadeUpProblem
 from benchmarks.searches import OBJECTIVES
 from benchmarks.transfer import interval
-from cluster.budget import Budget, Rules, Share
-from search.pareto import hypervolume, reference_point
+from cluster.budget import Budget, Rules
+from search.pareto import hypervolume, hypervolume_trace, reference_point
 from search.samplers import Observation, SamplerSettings, initial_count, make_sampler
 from search.space import BASE_CONFIG
 
-LAYER_COUNTS = (8, 8, 16, 16, 32, 32)  # one user each: small spaces are soon known
-AVERAGE, CEILING = 20, 40
+LAYER_COUNTS = (8, 16, 32) * 3  # one user each: small spaces are soon known
+AVERAGE, CEILING = 28, 50
 SETTINGS = SamplerSettings("gp", initial_count(AVERAGE))
-THRESHOLDS = (0.05, 0.02, 0.01, 0.005)
-
-
-class Searched:
-    """One user's search, one trial at a time."""
-
-    def __init__(self, problem: MadeUpProblem, seed: int) -> None:
-        self.problem, self._seed = problem, seed
-        self._sampler = make_sampler(SETTINGS)
-        self._done = [Observation(BASE_CONFIG, problem.base)]
-        self._reference: tuple[float, ...] | None = None
-
-    def step(self) -> float | None:
-        """Asks for a trial and tells it; what it promised."""
-        rows = [o.values for o in self._done[1:] if o.values is not None]
-        if self._reference is None and len(rows) >= SETTINGS.initial:
-            self._reference = reference_point(OBJECTIVES, rows, self.problem.base)
-        space, done = self.problem.space, self._done
-        (found,) = self._sampler.suggest(
-            space, OBJECTIVES, done, [], 1, self._seed, self._reference
-        )
-        self._done.append(Observation(found.config, self.problem.observe(found.config)))
-        return found.gain
-
-    def volumes(self) -> list[float]:
-        """The share of the true front's hypervolume after each trial."""
-        whole = hypervolume(OBJECTIVES, self.problem.front.tolist(), self.problem.corner)
-        true = self.problem.true([o.config for o in self._done[1:]]).tolist()
-        return [
-            hypervolume(OBJECTIVES, true[: n + 1], self.problem.corner) / whole
-            for n in range(len(true))
-        ]
+THRESHOLDS = (0.05, 0.04, 0.03, 0.02, 0.01)
 
 
 @dataclass(frozen=True)
 class Course:
-    """One user's share of the trials, and what it came to."""
+    """One user's search to the ceiling."""
 
     user: str
-    volumes: list[float]  # after each trial
+    volumes: list[float]  # the share of the true front's hypervolume after each trial
     gains: list[float | None]  # promised by each trial
 
 
-def shared(rules: Rules, seed: int, file: Path) -> list[Course]:
-    """All users under these rules, read where it was kept."""
+def searched(problem: MadeUpProblem, seed: int, file: Path) -> Course:
+    """A user's search, read where it was kept."""
     if not file.is_file():
-        users = {
-            f"{place}-L{layers}": Searched(MadeUpProblem(layers, place, 0.5, seed), seed)
-            for place, layers in enumerate(LAYER_COUNTS)
-        }
-        budget = Budget(rules, dict.fromkeys(users, 0), {name: [] for name in users})
-        while wanted := budget.request():
-            name, _ = wanted
-            budget.arrived(name, [users[name].step()])
-            budget.ended(name)
-        courses = [
-            Course(name, user.volumes(), budget.users[name].gains) for name, user in users.items()
-        ]
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([asdict(course) for course in courses]))
-    return [Course(**course) for course in json.loads(file.read_text())]
+        aside = file.with_suffix(".part")
+        aside.write_text(json.dumps(asdict(_search(problem, seed))))
+        aside.replace(file)
+    return Course(**json.loads(file.read_text()))
 
 
-def table(alike: Sequence[Course], promised: Sequence[Course]) -> str:
+def _search(problem: MadeUpProblem, seed: int) -> Course:
+    sampler, reference = make_sampler(SETTINGS), None
+    done, gains = [Observation(BASE_CONFIG, problem.base)], list[float | None]()
+    while len(done) <= CEILING:
+        rows = [o.values for o in done[1:] if o.values is not None]
+        if reference is None and len(rows) >= SETTINGS.initial:
+            reference = reference_point(OBJECTIVES, rows, problem.base)
+        (found,) = sampler.suggest(problem.space, OBJECTIVES, done, [], 1, seed, reference)
+        done.append(Observation(found.config, problem.observe(found.config)))
+        gains.append(found.gain)
+    whole = hypervolume(OBJECTIVES, problem.front.tolist(), problem.corner)
+    true = problem.true([o.config for o in done[1:]]).tolist()
+    trace = hypervolume_trace(OBJECTIVES, true, problem.corner)
+    return Course(problem.name, [volume / whole for volume in trace], gains)
+
+
+def shared(courses: Sequence[Course], rules: Rules) -> list[int]:
+    """How many trials each user gets under these rules."""
+    users = {course.user: course for course in courses}
+    counts = dict.fromkeys(users, 0)
+    budget = Budget(rules, dict.fromkeys(users, 0), {user: [] for user in users})
+    while wanted := budget.request():
+        user, _ = wanted
+        budget.arrived(user, [users[user].gains[counts[user]]])
+        budget.ended(user)
+        counts[user] += 1
+    return list(counts.values())
+
+
+def table(courses: Sequence[Course], total: int) -> str:
     """A Markdown table: a line for each user, and the means."""
+    rules = Rules(CEILING, SETTINGS.initial, total)
+    alike = [total // len(courses)] * len(courses)
+    promised = shared(courses, rules)
     lines = [["user", "trials alike", "reached", "trials by promise", "reached"], ["---"] * 5]
-    for one, other in zip(alike, promised, strict=True):
-        lines.append([one.user, *_shown(one), *_shown(other)])
-    ends = np.array([[one.volumes[-1] for one in courses] for courses in (alike, promised)])
-    means = [f"{mean:.3f}" for mean in ends.mean(1)]
+    for course, *counts in zip(courses, alike, promised, strict=True):
+        lines.append([course.user, *(cell for n in counts for cell in _shown(course, n))])
+    ends = np.array([_reached(courses, counts) for counts in (alike, promised)])
     low, high = interval(ends[1] - ends[0])
+    means = [f"{mean:.3f}" for mean in ends.mean(1)]
     gain = f"{means[1]} ({(ends[1] - ends[0]).mean():+.3f} [{low:+.3f}, {high:+.3f}])"
-    counts = [str(sum(len(one.volumes) for one in courses)) for courses in (alike, promised)]
-    lines.append(["all", counts[0], means[0], counts[1], gain])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines.append(["all", str(sum(alike)), means[0], str(sum(promised)), gain])
+    return _text(lines)
 
 
 def stops(courses: Sequence[Course]) -> str:
-    """A Markdown table: trials and hypervolume where searches had been ended by a threshold."""
-    lines = [["stop below", "trials", "of", "reached", "of"], ["---"] * 5]
-    for below in THRESHOLDS:
-        ends = [_end(course.gains, below) for course in courses]
-        reached = np.mean([one.volumes[end - 1] for one, end in zip(courses, ends, strict=True)])
-        whole = np.mean([one.volumes[-1] for one in courses])
-        every = sum(len(course.volumes) for course in courses)
-        lines.append([f"{below:g}", str(sum(ends)), str(every), f"{reached:.3f}", f"{whole:.3f}"])
+    """A Markdown table: trials and hypervolume where searches are ended by a threshold."""
+    lines = [["stop below", "trials", "reached"], ["---"] * 3]
+    for below in (0.0, *THRESHOLDS):
+        counts = shared(courses, Rules(CEILING, SETTINGS.initial, stop_below=below))
+        reached = np.mean(_reached(courses, counts))
+        lines.append([f"{below:g}", str(sum(counts)), f"{reached:.3f}"])
+    return _text(lines)
+
+
+def _reached(courses: Sequence[Course], counts: Sequence[int]) -> list[float]:
+    return [course.volumes[n - 1] for course, n in zip(courses, counts, strict=True)]
+
+
+def _text(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _shown(course: Course) -> list[str]:
-    return [str(len(course.volumes)), f"{course.volumes[-1]:.3f}"]
-
-
-def _end(gains: Sequence[float | None], below: float) -> int:
-    """After how many trials a search ends under this threshold."""
-    ends = (n for n in range(len(gains)) if Share(n, 0, 0, [*gains[:n]]).is_quiet(below))
-    return next(ends, len(gains))
+def _shown(course: Course, count: int) -> list[str]:
+    return [str(count), f"{course.volumes[count - 1]:.3f}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -133,15 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="where searches are kept")
     parser.add_argument("--seed", type=int, default=0, help="of users and searches")
+    parser.add_argument("--users", type=int, default=len(LAYER_COUNTS))
     given = parser.parse_args(arguments)
-    folder = given.out / f"budget{given.seed}"
-    rules = Rules(CEILING, SETTINGS.initial, total=AVERAGE * len(LAYER_COUNTS))
-    alike = replace(rules, ceiling=AVERAGE)
-    courses = [
-        shared(alike, given.seed, folder / "alike.json"),
-        shared(rules, given.seed, folder / "promised.json"),
-    ]
-    print(table(*courses), stops(courses[1]), sep="\n\n")
+    courses = []
+    for user, layers in enumerate(LAYER_COUNTS[: given.users]):
+        problem = MadeUpProblem(layers, user, 0.5, given.seed)
+        file = given.out / f"budget{given.seed}" / f"{problem.name}.json"
+        courses.append(searched(problem, given.seed, file))
+    print(table(courses, AVERAGE * len(courses)), stops(courses), sep="\n\n")
 
 
 if __name__ == "__main__":

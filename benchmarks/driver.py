@@ -31,7 +31,7 @@ from benchmarks.stand_in import StandIn
 from cluster import schedule, shard
 from cluster.asker import start_askers
 from cluster.budget import Rules
-from cluster.connection import connected
+from cluster.connection import SLOT, connected
 from cluster.experiment import seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
@@ -83,7 +83,7 @@ searchers: list[TimedSearcher] = []
 def timed_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """A shard as it is, but for the clock around `suggest`."""
     searchers.clear()
-    shard.StudySearcher = TimedSearcher  # type: ignore[misc]
+    vars(shard)["StudySearcher"] = TimedSearcher
     yield from shard._run_shard(plan, askers)
     file = plan.run / f"suggest-{plan.name}.json"
     file.write_text(json.dumps([s for one in searchers for s in one.seconds]), encoding="utf-8")
@@ -186,7 +186,8 @@ def searched(given: argparse.Namespace) -> dict[str, Any]:
     search = SearchPlan(storage, SearchSpace(LAYERS), (PER_RANK,) * LAYERS, sampler, rules)
     seeds = {digest: seed_of(0, digest) for digest in digests}
     plan = ShardPlan("all", seeds, search, folder.path, 1, given.slots)
-    schedule.run_shard = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")(timed_shard)
+    remote = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")
+    vars(schedule)["run_shard"] = remote(timed_shard)
     progress, name = Counting(given.trials), f"bench-{secrets.token_hex(4)}"
     with connected(None, given.slots, name, lambda _: None, float("inf")) as ground:
         users = {digest: number for number, digest in enumerate(digests)}
@@ -254,7 +255,7 @@ def no_op(trials: int, slots: int, out: Path) -> float:
             return {**_nothing({}), "done": True}
 
     with connected(None, slots, f"bench-{secrets.token_hex(4)}", lambda _: None, float("inf")):
-        resources = ray.tune.PlacementGroupFactory([{"CPU": 0, shard.SLOT: 1}])
+        resources = ray.tune.PlacementGroupFactory([{"CPU": 0, SLOT: 1}])
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(NoOp, resources),
             param_space={"place": ray.tune.uniform(0, 1)},

@@ -5,9 +5,12 @@ proposal is a number between 0 and 1, the hypervolume to be added as a share of 
 hold with it.
 
 Every user has a ceiling. Without a total each gets that many trials, the user with the fewest ahead
-first. With a total every user gets a floor, the initial design; what is left goes, one proposal at
-a time, to the user whose last proposal promised most. Who has had none since the floor promises
-everything; so samplers that promise nothing share equally. Enough is always left for the floors.
+first. With a total every user gets a floor, the initial design; what is left is shared in
+proportion to what users' last proposals promised: the next trial is the user's for whom that,
+divided by the trials had beyond the floor and this one, is largest. The whole would not go to whom
+most is promised: promises stay high in large spaces however little comes of them, and one poor
+proposal would end a search. Who has had no promise yet comes first, so samplers that promise
+nothing share equally. Enough is always left for the floors.
 
 Beside that, a user's search is over when each of the last `QUIET` proposals promised less than
 asked for. Promises are stored with the trials, so going on after a kill decides the same.
@@ -18,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 PENDING_PER_USER = 4
 QUIET = 3  # proposals in a row
@@ -62,9 +66,9 @@ class Share:
 
     @property
     def promise(self) -> float:
-        """Of the last proposal; everything where it was not a surrogate's."""
-        last = self.gains[-1] if self.gains else None
-        return math.inf if last is None else last
+        """Mean of the last proposals; boundless where none was a surrogate's."""
+        known = [gain for gain in self.gains[-QUIET:] if gain is not None]
+        return fmean(known) if known else math.inf
 
     def is_quiet(self, below: float) -> bool:
         """Whether the last proposals all promised less."""
@@ -150,8 +154,9 @@ class Budget:
     def _order(self, user: Share) -> tuple[float, ...]:
         if self._rules.total is None:
             return (user.ahead, -user.left)
-        promise = math.inf if self._lacks(user) else user.promise
-        return (-promise, user.ahead, -user.left)
+        beyond = user.asked + user.requested - self._rules.floor
+        worth = math.inf if self._lacks(user) else user.promise / (1 + max(0, beyond))
+        return (-worth, user.ahead, -user.left)
 
     def _lacks(self, user: Share) -> int:
         """Trials to the floor that nobody has requested."""

@@ -46,8 +46,8 @@ class Experiment:
     trials: Annotated[int, "Trials for each user, the base itself not counted."] = 24
     total_trials: Annotated[
         int | None,
-        "Trials for all users together. Each gets the initial points, then at most --trials: the "
-        "next goes where the sampler expects most (map-saas, gp, saas), else to all alike.",
+        "Trials for all users together. Each gets the initial points, then up to --trials in "
+        "proportion to what the sampler expects (map-saas, gp, saas), or all alike.",
     ] = None
     stop_below: Annotated[
         float,

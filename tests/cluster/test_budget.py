@@ -36,11 +36,23 @@ def test_without_a_total_everyone_gets_the_ceiling() -> None:
     assert (order.count("a"), order.count("b")) == (CEILING, CEILING - 3)
 
 
-def test_beyond_the_floors_trials_go_where_most_is_promised() -> None:
+def test_beyond_the_floors_trials_go_in_proportion_to_what_is_promised() -> None:
     order = run(budget({"a": [], "b": [], "c": []}, total=24), {"a": 0.3, "b": 0.2, "c": 0.1})
     first, later = order[: 3 * FLOOR], order[3 * FLOOR :]
     assert {digest: first.count(digest) for digest in "abc"} == dict.fromkeys("abc", FLOOR)
-    assert later == ["a"] * (CEILING - FLOOR) + ["b"] * (24 - 2 * FLOOR - CEILING)
+    assert [later.count(digest) for digest in "abc"] == [6, 4, 2]
+
+
+def test_what_the_ceiling_keeps_from_one_goes_to_the_others() -> None:
+    order = run(budget({"a": [], "b": [], "c": []}, total=30), {"a": 0.9, "b": 0.002, "c": 0.001})
+    assert [order.count(digest) for digest in "abc"] == [CEILING, 11, 7]
+
+
+def test_the_last_promises_count_and_one_alone_decides_little() -> None:
+    told = {"a": [None] * 4 + [0.9] * 3 + [0.1] * 3, "b": [None] * 4 + [0.1, 0.1, 0.2] * 2}
+    assert (budget(told, total=24).request() or [])[0] == "b"
+    told["a"][-1] = 0.9
+    assert (budget(told, total=24).request() or [])[0] == "a"
 
 
 def test_who_was_not_asked_since_the_floor_comes_first() -> None:

@@ -135,6 +135,10 @@ def test_names_say_nothing_of_the_user(
     (stored,) = storage.get_all_studies()
     assert stored.study_name == NAME
     assert {*stored.user_attrs} == {"milpa"}
+    Study.open(storage, "other", SPACE, OBJECTIVES, base="fingerprint").settle_portfolio(CONFIGS)
+    other = storage.get_all_studies()[1].user_attrs
+    assert {*other} == {"milpa", "base", "portfolio"}
+    assert (other["base"], other["portfolio"][0]) == ("fingerprint", CONFIGS[0].to_json())
     assert json.dumps(stored.user_attrs["milpa"]["space"]) == json.dumps(SPACE.to_json())
     keys = [{*trial.user_attrs} for trial in storage.get_all_trials(stored._study_id)]
     assert keys == [{"active_layers", "parameters", "source", "seed", "measured"}] * 2
