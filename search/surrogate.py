@@ -32,7 +32,7 @@ from torch import Tensor
 
 NAMES = ("gp", "map-saas", "saas")
 TAUS = 4
-GP_TOLERANCE = 1e-6  # of the log likelihood: a fifth of the time, the same to its second digit
+TOLERANCE = 1e-6  # of the log likelihood a trial: half the time or less, the same predictions
 FENCE = 3.0  # interquartile ranges below the lower quartile: Tukey's outer fence
 # Torch reports most numerical trouble (not-a-number, a singular matrix) as a RuntimeError.
 NUMERICAL_ERRORS = (BotorchError, ModelFittingError, RuntimeError)
@@ -112,13 +112,14 @@ def _fitted(name: str, X: Tensor, y: Tensor, seed: int) -> ExactGP:
         return nuts.fitted(X, y, seed)
     if name == "gp":
         model = SingleTaskGP(X, y, outcome_transform=None)
-        options = {"options": {"ftol": GP_TOLERANCE}}
+        options: dict[str, float | None] = {"ftol": TOLERANCE}
     else:
         model = EnsembleMapSaasSingleTaskGP(
             X, y, num_taus=TAUS, taus=_taus(seed), outcome_transform=None
         )
-        options = {}
-    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs=options)
+        options = {"ftol": TOLERANCE, "factr": None}  # two words for one thing: one only
+    likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+    fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": options})
     return model
 
 
