@@ -19,6 +19,7 @@ samplers            what each sampler reaches in so many trials: `make bench-sea
     curves              what searches show
     standings           figures and tables
     drawing             lines as SVG
+    surrogates          what a surrogate may see, and its kernel: the losers too
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device
     short_users         made-up users with short items, and their trials

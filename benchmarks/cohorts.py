@@ -71,6 +71,7 @@ class Cohort:
     problems: tuple[Problem, ...]
     contenders: tuple[Contender, ...]
     seeds: int
+    default: str = DEFAULT  # whom the others are compared with
 
     def searches(self, seed: int) -> Iterator[Search]:
         """All of one seed, user by user."""

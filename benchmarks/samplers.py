@@ -13,6 +13,7 @@ on three users. At the end tables are printed, and written with their figures an
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from collections import deque
@@ -21,8 +22,21 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks import cohorts
-from benchmarks.cohorts import Cohort, Extent, Search, in_order
+from benchmarks.cohorts import (
+    BY_NUTS,
+    BY_NUTS_WHOLE,
+    EXTENTS,
+    MAIN,
+    NAMES,
+    RECORDED,
+    SMOKE,
+    Cohort,
+    Extent,
+    Search,
+    in_order,
+    made_up,
+    recorded,
+)
 from benchmarks.searches import searched
 from benchmarks.standings import publish
 
@@ -62,15 +76,15 @@ def chosen(given: argparse.Namespace) -> list[Cohort]:
             given.users or whole.users, given.seeds or whole.seeds, given.trials or whole.trials
         )
 
-    names, found = given.contenders or cohorts.MAIN, list[Cohort]()
+    names, found = given.contenders or MAIN, list[Cohort]()
     for layers in given.layers:
-        whole = extent(cohorts.EXTENTS.get(layers, cohorts.SMOKE))
-        found.append(cohorts.made_up(layers, names, whole, given.related))
+        whole = extent(EXTENTS.get(layers, SMOKE))
+        found.append(made_up(layers, names, whole, given.related))
     if given.recorded:  # before the longer ones
-        found.insert(1, cohorts.recorded(given.recorded, names, extent(cohorts.RECORDED)))
+        found.insert(1, recorded(given.recorded, names, extent(RECORDED)))
     if not given.contenders and 16 in given.layers:
-        by_nuts = extent(cohorts.BY_NUTS_WHOLE)
-        found.append(cohorts.made_up(16, cohorts.BY_NUTS, by_nuts, given.related))
+        by_nuts = extent(BY_NUTS_WHOLE)
+        found.append(made_up(16, BY_NUTS, by_nuts, given.related))
     return found
 
 
@@ -79,29 +93,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recorded", type=Path, help="a table that benchmarks.record made")
     parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
-    parser.add_argument("--limit-hours", type=float, default=float("inf"), help="of the processor")
-    parser.add_argument("--contenders", nargs="+", choices=cohorts.NAMES)
+    parser.add_argument("--limit-hours", type=float, default=math.inf, help="of the processor")
+    parser.add_argument("--contenders", nargs="+", choices=NAMES)
     parser.add_argument("--layers", type=_positive, nargs="*", default=[16, 32, 8, 40])
     parser.add_argument("--users", type=_positive)
     parser.add_argument("--seeds", type=_positive)
     parser.add_argument("--trials", type=_positive)
     parser.add_argument("--related", type=float, default=0.0, help="made-up users, from 0 to 1")
     given = parser.parse_args(arguments)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that search
     try:
         compared = chosen(given)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    work = in_order(compared)
-    missing = [one for one in work if not one.file(given.out).is_file()]
+    compare(compared, given.out, given.processes, 3600 * given.limit_hours)
+
+
+def compare(
+    cohorts: Sequence[Cohort], folder: Path, processes: int, limit_seconds: float = math.inf
+) -> None:
+    """Runs what is missing, within the limit, and prints how the contenders stand."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that search
+    work = in_order(cohorts)
+    missing = [one for one in work if not one.file(folder).is_file()]
     print(f"{len(work)} searches, {len(work) - len(missing)} of them kept already", flush=True)
     spent = 0.0
-    done = run(missing, given.out, given.processes, 3600 * given.limit_hours)
-    for i, (one, seconds) in enumerate(done, 1):
+    for i, (one, seconds) in enumerate(run(missing, folder, processes, limit_seconds), 1):
         spent += seconds
         print(f"{i} of {len(missing)}: {one.name}: {seconds:.1f} CPU-s", flush=True)
-    print(left(work, given.out, spent), flush=True)
-    print(publish(compared, given.out))
+    print(left(work, folder, spent), flush=True)
+    print(publish(cohorts, folder))
 
 
 def left(work: Sequence[Search], folder: Path, spent_seconds: float) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.pareto import LOSS, ROUGE_L, front, hypervolume, reference_point
-from search.samplers import Observation, SamplerSettings, make_sampler
+from search.samplers import Observation, Sampler, SamplerSettings, make_sampler
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
 OBJECTIVES = (LOSS, ROUGE_L)
@@ -70,6 +70,10 @@ class Contender:
     settings: SamplerSettings
     trials: int = 200
     learning_rate: float | None = None
+
+    def sampler(self) -> Sampler:
+        """Who proposes."""
+        return make_sampler(self.settings)
 
     def space(self, problem: Problem) -> SearchSpace:
         """The problem's, or the part of it at the fixed learning rate."""
@@ -119,7 +123,7 @@ def searched(problem: Problem, contender: Contender, seed: int, folder: Path) ->
 
 
 def _search(problem: Problem, contender: Contender, seed: int) -> Trace:
-    sampler, space = make_sampler(contender.settings), contender.space(problem)
+    sampler, space = contender.sampler(), contender.space(problem)
     done = [Observation(BASE_CONFIG, problem.base)]
     seconds, sources = list[float](), list[str]()
     reference: tuple[float, ...] | None = None

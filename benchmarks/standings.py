@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.cohorts import DEFAULT, GOAL, Cohort
+from benchmarks.cohorts import GOAL, Cohort
 from benchmarks.curves import BUDGETS, Curves, Estimate, Reaching, curves_of, estimates
 from benchmarks.drawing import Line, drawing
 
@@ -67,8 +67,8 @@ def publish(cohorts: Sequence[Cohort], folder: Path) -> str:
     for cohort in cohorts:
         curves = curves_of(cohort, folder)
         by_name = {one.contender: one for one in curves}
-        standings = [standing(c, by_name.get(DEFAULT), by_name.get(GOAL)) for c in curves]
-        texts.append(tables(cohort.title, standings))
+        standings = [standing(c, by_name.get(cohort.default), by_name.get(GOAL)) for c in curves]
+        texts.append(tables(cohort.title, cohort.default, standings))
         figures[cohort.title] = [asdict(one) for one in standings]
         if curves:
             name = cohort.title.replace(", ", "-").replace(" ", "-")
@@ -91,7 +91,7 @@ def drawn(title: str, curves: Sequence[Curves]) -> str:
     return drawing(f"{title}: share of the true hypervolume", "trials", lines)
 
 
-def tables(title: str, standings: Sequence[Standing]) -> str:
+def tables(title: str, default: str, standings: Sequence[Standing]) -> str:
     """Markdown: shares, what is missing, the default against each, and when goals were reached."""
     if not standings:
         return f"## {title}\n\nNo user has been searched by all contenders yet.\n"
@@ -107,7 +107,7 @@ def tables(title: str, standings: Sequence[Standing]) -> str:
     others = [s for s in standings if s.default_ahead and s.default_area_ahead]
     if others:
         parts += [
-            f"How far {DEFAULT} is ahead, user by user (below 0: behind), and by the area under "
+            f"How far {default} is ahead, user by user (below 0: behind), and by the area under "
             "the curve over the trials that both got:",
             _by_budget(
                 others,

@@ -56,11 +56,11 @@ def test_the_default_is_not_compared_with_itself_nor_anybody_with_nobody() -> No
     alone = standing(SHORT, None, None)
     assert alone.default_ahead is None
     assert alone.goal is None
-    assert f"no {GOAL}" in tables("alone", [alone])
+    assert f"no {GOAL}" in tables("alone", DEFAULT, [alone])
 
 
 def test_tables_show_the_figures() -> None:
-    text = tables("a title", standings(OURS, GOALS, SHORT))
+    text = tables("a title", DEFAULT, standings(OURS, GOALS, SHORT))
     assert text.startswith("## a title\n")
     assert rows(text, "Share of the true")[DEFAULT]["10"] == "0.300 [0.200, 0.400]"
     assert rows(text, "Share of the true")["short"]["30"] == ""
@@ -80,13 +80,13 @@ def test_tables_show_the_figures() -> None:
 
 def test_with_one_user_no_interval_is_shown() -> None:
     one, goal = curves(DEFAULT, 0.02), curves(GOAL, 0.01)
-    text = tables("one", [standing(c, one, goal) for c in (one, goal)])
+    text = tables("one", DEFAULT, [standing(c, one, goal) for c in (one, goal)])
     assert "no interval" in text
     assert rows(text, "Share of the true")[DEFAULT]["10"] == "0.200"
 
 
 def test_nothing_searched_is_said() -> None:
-    assert "No user has been searched by all" in tables("empty", [])
+    assert "No user has been searched by all" in tables("empty", DEFAULT, [])
 
 
 def test_a_drawing_puts_values_where_they_belong() -> None:
