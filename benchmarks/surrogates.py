@@ -105,7 +105,7 @@ def _rest(columns: int) -> Kernel:
     return get_covar_module_with_dim_scaled_prior(REST, active_dims=others)
 
 
-class _Smeared(torch.nn.Module):
+class Smeared(torch.nn.Module):
     """Each bit spread over its neighbours, of the same length; the other columns as they are."""
 
     def __init__(self, columns: int) -> None:
@@ -140,7 +140,7 @@ class SmearedGP(SingleTaskGP):  # type: ignore[misc]
 
     def __init__(self, X: Tensor, y: Tensor, kernel: Kernel) -> None:
         super().__init__(X, y, outcome_transform=None, covar_module=kernel)
-        self.smeared = _Smeared(X.shape[-1])
+        self.smeared = Smeared(X.shape[-1])
 
     def forward(self, x: Tensor) -> object:
         """Of inputs as they are encoded."""
