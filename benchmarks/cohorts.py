@@ -91,10 +91,13 @@ def contender(name: str, trials: int) -> Contender:
     return Contender(name, SamplerSettings(name, initial_count(trials)), trials)
 
 
-def made_up(layers: int, names: Sequence[str], extent: Extent, related: float) -> Cohort:
-    """Made-up users with this many layers."""
+def made_up(
+    layers: int, names: Sequence[str], extent: Extent, related: float = 0.0, note: str = ""
+) -> Cohort:
+    """Made-up users with this many layers; a note sets the title apart from another's."""
     problems = tuple(MadeUpProblem(layers, user, related) for user in range(extent.users))
-    return _cohort(f"made-up users, {layers} layers", problems, names, extent)
+    kind = f"made-up users related to {related:g}" if related else "made-up users"
+    return _cohort(f"{kind}, {layers} layers{note}", problems, names, extent)
 
 
 def recorded(file: Path, names: Sequence[str], extent: Extent) -> Cohort:
@@ -118,7 +121,5 @@ def in_order(cohorts: Sequence[Cohort]) -> list[Search]:
 def _cohort(
     what: str, problems: tuple[Problem, ...], names: Sequence[str], extent: Extent
 ) -> Cohort:
-    seeds = f"{extent.seeds} seed{'s' * (extent.seeds > 1)}"
-    title = f"{len(problems)} {what}, {seeds}, {extent.trials} trials"
     contenders = tuple(contender(name, extent.trials) for name in names)
-    return Cohort(title, problems, contenders, extent.seeds)
+    return Cohort(f"{what}, {extent.trials} trials", problems, contenders, extent.seeds)

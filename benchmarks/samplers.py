@@ -68,6 +68,22 @@ def _timed(search: Search, folder: Path) -> float:
     return time.process_time() - began
 
 
+def parser() -> argparse.ArgumentParser:
+    """Reads the command's flags; those that are not given leave the cohorts as they are."""
+    found = argparse.ArgumentParser(description=__doc__)
+    found.add_argument("--out", type=Path, required=True)
+    found.add_argument("--recorded", type=Path, help="a table that benchmarks.record made")
+    found.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
+    found.add_argument("--limit-hours", type=float, default=math.inf, help="of the processor")
+    found.add_argument("--contenders", nargs="+", choices=NAMES)
+    found.add_argument("--layers", type=_positive, nargs="*", default=[16, 32, 8, 40])
+    found.add_argument("--users", type=_positive)
+    found.add_argument("--seeds", type=_positive)
+    found.add_argument("--trials", type=_positive)
+    found.add_argument("--related", type=float, default=0.0, help="made-up users, from 0 to 1")
+    return found
+
+
 def chosen(given: argparse.Namespace) -> list[Cohort]:
     """The cohorts that the flags ask for."""
 
@@ -84,27 +100,17 @@ def chosen(given: argparse.Namespace) -> list[Cohort]:
         found.insert(1, recorded(given.recorded, names, extent(RECORDED)))
     if not given.contenders and 16 in given.layers:
         by_nuts = extent(BY_NUTS_WHOLE)
-        found.append(made_up(16, BY_NUTS, by_nuts, given.related))
+        found.append(made_up(16, BY_NUTS, by_nuts, given.related, ", beside NUTS"))
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recorded", type=Path, help="a table that benchmarks.record made")
-    parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
-    parser.add_argument("--limit-hours", type=float, default=math.inf, help="of the processor")
-    parser.add_argument("--contenders", nargs="+", choices=NAMES)
-    parser.add_argument("--layers", type=_positive, nargs="*", default=[16, 32, 8, 40])
-    parser.add_argument("--users", type=_positive)
-    parser.add_argument("--seeds", type=_positive)
-    parser.add_argument("--trials", type=_positive)
-    parser.add_argument("--related", type=float, default=0.0, help="made-up users, from 0 to 1")
-    given = parser.parse_args(arguments)
+    reader = parser()
+    given = reader.parse_args(arguments)
     try:
         compared = chosen(given)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        reader.error(str(error))
     compare(compared, given.out, given.processes, 3600 * given.limit_hours)
 
 

@@ -97,8 +97,8 @@ def tables(title: str, default: str, standings: Sequence[Standing]) -> str:
         return f"## {title}\n\nNo user has been searched by all contenders yet.\n"
     one = standings[0]
     parts = [
-        f"## {title}\n\nCounted: {one.users} users, {one.searches} searches a contender. "
-        + ("Mean [95 % interval over users]." if one.users > 1 else "One user: no interval."),
+        f"## {title}\n\nUsers: {one.users}; searches of each contender: {one.searches}. "
+        + ("Means [95 % intervals over users]." if one.users > 1 else "One user: no interval."),
         "Share of the true hypervolume after so many trials:",
         _by_budget(standings, [s.reached for s in standings], 3),
         "log10 of the share that is missing, no smaller than -4:",

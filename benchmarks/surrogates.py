@@ -177,8 +177,8 @@ def cohort(layers: int, names: Sequence[str], extent: Extent) -> Cohort:
     """Made-up users, searched by variants; the first is what the others are compared with."""
     settings = SamplerSettings("gp", initial_count(extent.trials))
     variants = tuple(Variant(name, settings, extent.trials) for name in names)
-    users = made_up(layers, [], extent, 0.0)
-    return Cohort(f"{users.title}, surrogates", users.problems, variants, extent.seeds, names[0])
+    users = made_up(layers, [], extent, note=", surrogates")
+    return Cohort(users.title, users.problems, variants, extent.seeds, names[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from benchmarks.cohorts import (
     recorded,
 )
 from benchmarks.recorded_problem import Record, Table
-from benchmarks.samplers import left, main, run
+from benchmarks.samplers import chosen, left, main, parser, run
 from benchmarks.searches import searched
 from search.samplers import make_sampler
 from search.space import PAPER_LEARNING_RATE, SearchSpace
@@ -36,7 +36,7 @@ def test_the_paper_draws_half_at_random_and_fixes_the_rate() -> None:
     schedule, paper = contender(GOAL, 200), contender("paper", 200)
     assert (schedule.settings.initial, schedule.settings.design) == (100, "random")
     assert (paper.settings.name, paper.settings.initial) == ("saas", 100)
-    (problem,) = made_up(8, [GOAL], Extent(1, 1, 20), 0.0).problems
+    (problem,) = made_up(8, [GOAL], Extent(1, 1, 20)).problems
     assert schedule.space(problem) == problem.space
     assert paper.space(problem).learning_rates == (PAPER_LEARNING_RATE,)
     assert contender(DEFAULT, 200).settings.initial == 12
@@ -44,7 +44,7 @@ def test_the_paper_draws_half_at_random_and_fixes_the_rate() -> None:
 
 def test_pairs_stay_together_and_seeds_come_last() -> None:
     """Wherever it stops, at most one user and seed is without its pair."""
-    cohorts = [made_up(8, TWO, Extent(2, 2, 20), 0.0), made_up(16, TWO, Extent(1, 1, 20), 0.0)]
+    cohorts = [made_up(8, TWO, Extent(2, 2, 20)), made_up(16, TWO, Extent(1, 1, 20))]
     order = [(s.problem.name[8:].replace("-related0", ""), s.contender.name, s.seed)
              for s in in_order(cohorts)]  # fmt: skip
     cells = [("L8-user0", 0), ("L8-user1", 0), ("L16-user0", 0), ("L8-user0", 1), ("L8-user1", 1)]
@@ -52,9 +52,16 @@ def test_pairs_stay_together_and_seeds_come_last() -> None:
 
 
 def test_what_two_cohorts_share_is_searched_once() -> None:
-    first = made_up(8, TWO, Extent(2, 1, 20), 0.0)
-    second = made_up(8, ["tpe", "sobol"], Extent(1, 1, 20), 0.0)
+    first = made_up(8, TWO, Extent(2, 1, 20))
+    second = made_up(8, ["tpe", "sobol"], Extent(1, 1, 20))
     assert len(in_order([first, second])) == 5
+
+
+def test_no_two_cohorts_of_a_comparison_have_the_same_title() -> None:
+    """Figures and drawings are kept by it; here both have the same users and seeds."""
+    words = ["--out", "x", "--users", "3", "--seeds", "1", "--trials", "20"]
+    titles = [cohort.title for cohort in chosen(parser().parse_args(words))]
+    assert len({*titles}) == len(titles) == 5
 
 
 def test_the_users_of_a_table_are_a_cohort(tmp_path: Path) -> None:
@@ -73,7 +80,7 @@ def test_the_users_of_a_table_are_a_cohort(tmp_path: Path) -> None:
 
 
 def test_a_limit_stops_between_searches(tmp_path: Path) -> None:
-    work = in_order([made_up(8, ["random"], Extent(3, 1, 10), 0.0)])
+    work = in_order([made_up(8, ["random"], Extent(3, 1, 10))])
     assert [one.name for one, _ in run(work, tmp_path, 1, 0.0)] == []
     assert [one.name for one, _ in run(work, tmp_path, 1, 1e-9)] == [work[0].name]
     said = left(work, tmp_path, 36.0)
