@@ -120,21 +120,29 @@ def tables(title: str, default: str, standings: Sequence[Standing]) -> str:
 
 
 def _summary(standings: Sequence[Standing]) -> str:
-    """Area, goal, cost."""
-    head = ["", "trials", "area", "goal reached", "median trials", "mean curve", "CPU-s a trial",
-            "stand-ins"]  # fmt: skip
-    rows = [[s.contender, str(s.trials), _shown(s.area, 3), *_goal(s),
-             f"{s.ask_seconds:.3f}", f"{s.stand_ins:.1%}"] for s in standings]  # fmt: skip
-    return (
-        f"The goal is the final share of {GOAL} on the same user. Trials to it: the median of "
-        "users, and of the mean curve to the mean goal. CPU-seconds are those of asking. Stand-ins "
-        "are trials that the sampler could not propose itself.\n\n"
-    ) + _table(head, rows)
+    """Area, cost and, where there is one, the goal."""
+    text = (
+        "CPU-seconds are those of asking. Stand-ins are trials that the sampler could not propose "
+        "itself."
+    )
+    head = ["", "trials", "area", "CPU-s a trial", "stand-ins"]
+    if any(standing.goal for standing in standings):
+        head += ["goal reached", "median trials", "mean curve"]
+        text += (
+            f" The goal is the final share of {GOAL} on the same user. Trials to it: the median of "
+            "users, and of the mean curve to the mean goal."
+        )
+    rows = [
+        [s.contender, str(s.trials), _shown(s.area, 3), f"{s.ask_seconds:.3f}",
+         f"{s.stand_ins:.1%}", *_goal(s)]
+        for s in standings
+    ]  # fmt: skip
+    return f"{text}\n\n{_table(head, rows)}"
 
 
 def _goal(standing: Standing) -> list[str]:
     if standing.goal is None:
-        return [f"no {GOAL}", "", ""]
+        return []
     over = f"> {standing.trials}"
     return [
         f"{standing.goal.reached} of {standing.goal.searches}",
