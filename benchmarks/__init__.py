@@ -12,6 +12,16 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     meter               CPU-seconds and memory of a command's processes
     training_table      the figures as a table
 pack_sizes          1 to 16 memories in a pack
+samplers            what each sampler reaches in so many trials: `make bench-search`
+    problem             made-up users whose front is known
+    recorded_problem    real users, every configuration of a small space trained
+    record              makes such a table
+    cohorts             who searches on whom
+    searches            one search, kept as a file
+    curves              what searches show
+    standings           figures and tables
+    drawing             lines as SVG
+    surrogates          what a surrogate may see, and its kernel: the losers too
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device
     short_users         made-up users with short items, and their trials

@@ -41,13 +41,8 @@ def earlier(
     names = [
         study.study_name
         for study in storage.get_all_studies()
-<<<<<<< HEAD
         if study.user_attrs.get(header.NAME) == wanted
-        and study.user_attrs.get(header.BASE) == base
-=======
-        if study.user_attrs.get(HEADER) == wanted
-        and study.user_attrs.get(BASE, "") == base
->>>>>>> transfer
+        and study.user_attrs.get(header.BASE, "") == base
         and study.study_name not in besides
     ]
     shown = (Study(storage, name).evidence() for name in reversed(names))

@@ -75,10 +75,6 @@ class Study:
         """The study of this name, made where there is none.
 
         Args:
-            storage: where it is kept.
-            name: the user's digest.
-            space: where to search.
-            objectives: what a trial's values measure.
             base: what the memories are trained on; told when the study is made, and not compared.
 
         Raises:
@@ -97,10 +93,6 @@ class Study:
             if base:
                 storage.set_study_user_attr(study_id, header.BASE, base)
             storage.set_study_user_attr(study_id, header.NAME, wanted)
-        elif stored != wanted:
-            raise ValueError(
-                f"the study {name} was made otherwise: {header.difference(stored, wanted)}"
-            )
         elif stored != wanted:
             raise ValueError(
                 f"the study {name} was made otherwise: {header.difference(stored, wanted)}"
