@@ -9,6 +9,9 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     baseline_tune_peft  such trials by Ray Tune, in two forms
     meter               CPU-seconds and memory of a command's processes
     training_table      the figures as a table
+stopping            what stopping trials early saves and costs, on recorded trials
+    record              trains a space of configurations for some users, and keeps every result
+    recorded_problem    the table that this makes
 pack_sizes          1 to 16 memories in a pack
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device

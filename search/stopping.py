@@ -14,9 +14,16 @@ gains would miss: on recorded trials the line saved a fifth more steps for the s
 
 How likely its answers are good enough is a rank, with no model of how ROUGE-L depends on the loss:
 of n ended trials and this one, drawn alike, the chance that this one is among the best k + 1 is
-(k + 1) / (n + 1), where k answer better than what must be beaten. Since more loss goes with worse
-answers where it goes with anything, that is generous. The ROUGE end of the front is kept because
-what might still have less loss than the trial with the best answers is not stopped at this chance.
+(k + 1) / (n + 1), where k answer better than what must be beaten. So what might still have less
+loss than the trial with the best answers goes on, while its chance is above the rule's. What is
+given up are lucky answers of memories that learned little: they may lie at the ROUGE end of the
+front, but no winner lies there (its loss is within a tenth of the gain of the best).
+
+Measured by `benchmarks.stopping` on 98 trials of one chat log's user, in random order, 24 a search:
+settings were chosen on one half, and saved 43 % of the steps on the other, for 0.011 +- 0.002 less
+of the hypervolume and the same winners; with as many steps it reached 0.06 +- 0.01 more. The same
+trials trained anew differ by about 0.1. What was lost lay at the ROUGE end: there ROUGE-L *rose*
+with the loss (correlation 0.3), so being drawn alike favours stopping a little.
 
 A stopped trial is censored: nothing is known but that it was not promising. So it never becomes an
 observation, and only trials that ran to their end are compared with.
