@@ -11,6 +11,9 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     baseline_tune_peft  such trials by Ray Tune, in two forms
     meter               CPU-seconds and memory of a command's processes
     training_table      the figures as a table
+stopping            what stopping trials early saves and costs, on recorded trials
+    record              trains a space of configurations for some users, and keeps every result
+    recorded_problem    the table that this makes
 pack_sizes          1 to 16 memories in a pack
 samplers            what each sampler reaches in so many trials: `make bench-search`
     problem             made-up users whose front is known
