@@ -129,13 +129,13 @@ class Watch:
         held = [0]
         for process in (driver, *below):
             try:
-                if process.pid != driver.pid and "_run_shard" not in "".join(process.cmdline()):
+                if process.pid != driver.pid and "ray::timed_shard" not in process.cmdline()[0]:
                     continue
                 times = process.cpu_times()
                 self._spent[process.pid] = times.user + times.system
                 if process.pid != driver.pid:
                     held.append(process.memory_info().rss)
-            except psutil.Error:  # it has ended
+            except (psutil.Error, IndexError):  # it has ended
                 continue
         rss = driver.memory_info().rss
         spent = sum(self._spent.values())
@@ -186,7 +186,7 @@ def searched(given: argparse.Namespace) -> dict[str, Any]:
     search = SearchPlan(storage, SearchSpace(LAYERS), (PER_RANK,) * LAYERS, sampler, rules)
     seeds = {digest: seed_of(0, digest) for digest in digests}
     plan = ShardPlan("all", seeds, search, folder.path, 1, given.slots)
-    remote = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")
+    remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming")
     vars(schedule)["run_shard"] = remote(timed_shard)
     progress, name = Counting(given.trials), f"bench-{secrets.token_hex(4)}"
     with connected(None, given.slots, name, lambda _: None, float("inf")) as ground:

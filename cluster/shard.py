@@ -65,7 +65,9 @@ def _run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any
     yield event
 
 
-run_shard: Any = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")(_run_shard)
+run_shard: Any = ray.remote(  # `max_calls`: Ray would run the next shard in the same process
+    num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming"
+)(_run_shard)
 
 
 def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:

@@ -81,9 +81,9 @@ def _learn_population(
     yield event
 
 
-learn_population: Any = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")(
-    _learn_population
-)
+learn_population: Any = ray.remote(  # `max_calls`: the idle process would keep its memory
+    num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming"
+)(_learn_population)
 
 
 def _prepare(
