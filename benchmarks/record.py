@@ -1,12 +1,14 @@
 """Makes a recorded problem (see `benchmarks.recorded_problem`) of given data on a given base.
 
     python -m benchmarks.record --data DATA --base BASE --out FOLDER [--users 3] [--rate 1e-3]
+                                [--shuffle]
 
 trains the whole space of the base at one learning rate (1,275 configurations of 8 layers) for each
 user, as a trial of `milpa search` would, with the packed trainer; 50 of them three times over, for
 the noise. Every result is appended to FOLDER/records.jsonl as it comes, so a run that was stopped
 goes on where it was; at the end FOLDER/table.csv.gz is written, well below a megabyte. Users'
-digests are under a key that stays in the folder.
+digests are under a key that stays in the folder. With `--shuffle` the order is drawn, users mixed:
+what a stopped run leaves is a fair sample of the space, but packs share no lowest layer.
 """
 
 from __future__ import annotations
@@ -72,7 +74,13 @@ class _Wanted:
 
 
 def record(
-    base: Base, data: str, folder: Path, users: int, rate: float, slots: int
+    base: Base,
+    data: str,
+    folder: Path,
+    users: int,
+    rate: float,
+    slots: int,
+    shuffle: bool = False,
 ) -> Iterator[Record]:
     """Trains what the folder doesn't hold yet; yields each result once it is written.
 
@@ -83,11 +91,18 @@ def record(
         users: how many.
         rate: the learning rate.
         slots: memories that train together.
+        shuffle: draw the order, the same each time; every user's base still comes first.
+
+    Raises:
+        ValueError: the folder was begun at another learning rate, or there are too few users.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _settle_rate(folder / "rate", rate)
     known = {one.key for one in kept(folder)}
     people = _people(base, data, folder, users)
-    every = (_Wanted(p, c, r) for p in people for c, r in trainings(base, rate))
+    every = [_Wanted(p, c, r) for p in people for c, r in trainings(base, rate)]
+    if shuffle:
+        every = _shuffled(every)
     wanted = deque(one for one in every if one.key not in known)
     with (folder / "records.jsonl").open("a", encoding="ascii") as out:
         for one in _trained(base, wanted, slots):
@@ -121,6 +136,19 @@ def trainings(base: Base, rate: float) -> list[tuple[MemoryConfig, int]]:
     chosen = np.random.default_rng(0).choice(len(every), count, replace=False).tolist()
     times = {every[i]: TIMES for i in chosen}
     return [(BASE_CONFIG, 0), *((c, r) for c in every for r in range(times.get(c, 1)))]
+
+
+def _settle_rate(file: Path, rate: float) -> None:
+    """Writes the learning rate down; a folder holds one."""
+    if file.is_file() and float(file.read_text()) != rate:
+        raise ValueError(f"{file}: expected the learning rate {file.read_text()}, got {rate!r}")
+    file.write_text(repr(rate))
+
+
+def _shuffled(wanted: Sequence[_Wanted]) -> list[_Wanted]:
+    """In a drawn order, the same each time, the bases before all others."""
+    order = np.random.default_rng(0).permutation(len(wanted)).tolist()
+    return sorted((wanted[i] for i in order), key=lambda one: bool(one.configuration.layers))
 
 
 def _people(base: Base, data: str, folder: Path, count: int) -> list[_Person]:
@@ -208,12 +236,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shuffle", action="store_true")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     base = Base.load(given.base)
     every = given.users * len(trainings(base, given.rate))
     done = len(kept(given.out))
-    for one in record(base, given.data, given.out, given.users, given.rate, given.slots):
+    settings = (given.users, given.rate, given.slots, given.shuffle)
+    for one in record(base, given.data, given.out, *settings):
         done += 1
         print(f"{done} of {every}: {one.line()}", flush=True)
     table = Table(given.rate, tuple(sorted(kept(given.out), key=lambda r: r.key)))

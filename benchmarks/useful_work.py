@@ -2,9 +2,9 @@
 
 Of every matrix product: two operations a weight and token. Forward through all layers, backward
 (for activations alone: the base is frozen) through those above the memory's lowest and through that
-one's last matrix, the memory's own products once forward and twice backward (its lowest layer's input has no gradient),
-the head for predicted tokens only. Padding, layers computed twice, gradients nobody asks for and attention's own products
-(rows are short) are not counted.
+one's last matrix, the memory's own products once forward and twice backward (the input of its
+lowest layer has no gradient), the head for predicted tokens only. Padding, layers computed twice,
+gradients nobody asks for and attention's own products (rows are short) are not counted.
 """
 
 from __future__ import annotations

@@ -18,10 +18,12 @@ asker.py        actor: proposals of one user's study after another
 budget.py       who gets the next trial, and when a search is over
 studies.py      the studies of a shard's users: asking and telling
 searcher.py     Tune searcher over the studies of many users
+stopping.py     Tune scheduler that stops trials that are not worth finishing
 shard.py        the Tune controller of some users, in a process of its own
 shared.py       what users share, learned before the search
 streams.py      many Ray streams followed at once
 progress.py     how far each user is, as a table or as lines
+repeats.py      a winner and its runner-up trained again with other seeds
 schedule.py     shard after shard, and every user's winner
 run.py          the whole way: histories, search, winners, registry, results, report
 forget.py       a user removed from a run

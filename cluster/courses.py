@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.results import UserResult
+from search.certainty import Certainty, certainty
 from search.pareto import LOSS, ROUGE_L, front, hypervolume_trace, reference_point
 from search.samplers import PORTFOLIO
 from search.space import MemoryConfig
@@ -37,7 +38,7 @@ class Course:
     `hypervolume[i]` is what the first i + 1 trials dominate beyond the reference point; that is the
     search's own, or, where a short search never set one, that of all its trials (`is_late`); None
     where there is none to set it from. `published` is where the winner stands after its training
-    at full budget.
+    at full budget. `certainty` is of the trial that won, where it was trained again.
     """
 
     trials: tuple[Trial, ...]
@@ -47,6 +48,8 @@ class Course:
     hypervolume: tuple[float, ...] | None
     failed: int = 0
     advised: int = 0  # proposed since they were best for other users
+    stopped: int = 0
+    certainty: Certainty | None = None
     is_late: bool = False
 
 
@@ -94,4 +97,6 @@ def course(study: Study, user: UserResult) -> Course:
         is_late=corner is None,
         failed=sum(trial.state == "failed" for trial in study.trials),
         advised=sum(trial.source == PORTFOLIO for trial in study.trials),
+        stopped=sum(trial.state == "stopped" for trial in study.trials),
+        certainty=certainty(study),
     )

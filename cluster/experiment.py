@@ -59,6 +59,7 @@ class Experiment:
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
     batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
     transfer: Annotated[Transfer, "Begin with what was best for earlier users: auto, off."] = "auto"
+    stop_early: Annotated[bool, "Stop trials that are clearly dominated, by their loss."] = False
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0
@@ -70,6 +71,7 @@ class Experiment:
     tuning_epochs: Annotated[int, "Epochs of instruction tuning in a trial; 0: none."] = 3
     epoch_tokens: Annotated[int, "Most tokens of a trial's epoch, newest first."] = 8192
     winner_epochs: Annotated[int, "Most epochs of each stage for a winner."] = 10
+    repeat_winner: Annotated[int, "Train winner and runner-up so often again, to be sure."] = 0
     items: Annotated[int, "Most validation items answered and scored."] = 32
     dtype: Annotated[Dtype, "The base's numbers; auto: bfloat16 where it is native."] = "auto"
     slots: Annotated[int | None, "Places in a pack: 4 on a CPU, 16 on a GPU."] = None
@@ -78,7 +80,7 @@ class Experiment:
         lowest = {
             "users": 1, "min_items": 1, "trials": 1, "total_trials": 1, "initial": 1, "batch": 1,
             "seed": 0, "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1,
-            "winner_epochs": 1, "items": 1, "slots": 1,
+            "winner_epochs": 1, "items": 1, "slots": 1, "repeat_winner": 0,
         }  # fmt: skip
         for name, least in lowest.items():
             value = getattr(self, name)
@@ -158,7 +160,7 @@ def paper(data: str, base: str) -> Experiment:
     return Experiment(
         data=data, base=base, preset="paper", trials=200, initial=100, sampler="saas",
         design="random", batch=4, learning_rates=(PAPER_LEARNING_RATE,),
-        transfer="off", population="off",
+        transfer="off", population="off", stop_early=False,
     )  # fmt: skip
 
 

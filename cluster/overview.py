@@ -101,9 +101,11 @@ def _trials_card(rows: Sequence[Row], seconds: float | None) -> list[Card]:
     trials = sum(bool(trial.configuration.layers) for course in kept for trial in course.trials)
     of = f", of the {len(kept)} users drawn" if len(kept) < len(rows) else ""
     spent = "" if seconds is None else f"; {wording.duration(seconds)}"
+    stopped, failed = (sum(c.stopped for c in kept), sum(c.failed for c in kept))
+    early = f", {stopped} stopped early" if stopped else ""
     advised = sum(course.advised for course in kept)
     carried = f", {advised} begun from what was best for earlier users" if advised else ""
-    says = f"trials completed, {sum(course.failed for course in kept)} failed{carried}{of}{spent}"
+    says = f"trials completed{early}, {failed} failed{carried}{of}{spent}"
     return [Card(wording.count(trials), says)]
 
 

@@ -25,7 +25,8 @@ import ray
 
 from cluster.bench import Bench, Events
 from cluster.failures import failed, log_failure, packer_log
-from cluster.trial import LOST, PACKER_NAME, Event, task_name
+from cluster.repeats import repeat_key
+from cluster.trial import LOST, PACKER_NAME, STOPPED, Event, task_name
 from search.space import MemoryConfig
 
 _KEPT_ENDS = 64
@@ -57,11 +58,14 @@ class Packer:
         return self._build()
 
     async def evaluate(
-        self, digest: str, configuration: Mapping[str, Any], seed: int
+        self, digest: str, configuration: Mapping[str, Any], seed: int, repeat: int = 0
     ) -> AsyncIterator[Event]:
-        """A trial's checkpoints, then its objectives (or `error`); the last has `done`."""
+        """A trial's checkpoints, then its objectives (or `error`); the last has `done`.
+
+        A `repeat` of a trial is another task, and its seed another one.
+        """
         config = MemoryConfig.from_json(configuration)
-        name = task_name(digest, config.key)
+        name = task_name(digest, repeat_key(config, repeat))
         async for event in self._follow(name, lambda: self._bench.add(name, digest, config, seed)):
             yield event
 
@@ -97,8 +101,19 @@ class Packer:
             return
         task.followers -= 1
         if not task.followers:
-            del self._tasks[name]
-            self._incoming.append(lambda: self._drop(name))
+            self._end(name, "was left")
+
+    async def drop(self, name: str) -> None:
+        """Stops a task that is at work, whoever follows it: its place is free at the next step."""
+        task = self._tasks.get(name)
+        if task is not None and not task.over:
+            self._end(name, "stopped")
+
+    def _end(self, name: str, how: str) -> None:
+        task = self._tasks.pop(name)
+        self._incoming.append(lambda: self._drop(name))
+        task.add(dict(STOPPED))  # NOTE: a call that follows it would wait for ever
+        self._log.info("%s %s", name, how)
 
     async def _follow(self, name: str, add: Callable[[], None]) -> AsyncIterator[Event]:
         if name not in self._tasks:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from search.storage import Trial
+from search.storage import State, Trial
 
 _MOST_ROWS = 30
 _LOST = {
@@ -26,6 +26,9 @@ _LOST = {
     "newlines_replaced": "newlines inside texts became spaces",
 }
 _REFRESH_HERTZ = 2
+_COLUMNS = (
+    "user", "trials", "stopped", "failed", "base loss", "best loss", "best ROUGE-L", "",
+)  # fmt: skip
 
 
 @dataclass
@@ -34,6 +37,7 @@ class UserProgress:
 
     told: int = 0
     failed: int = 0
+    stopped: int = 0
     base_loss: float | None = None
     best_loss: float | None = None
     best_rouge_l: float | None = None
@@ -77,7 +81,7 @@ class Progress:
         user.stage = "published" if is_published else "waits"
         for trial in trials:
             if trial.state != "pending":
-                self._count(user, trial.values, is_anchor=trial.number == 0)
+                self._count(user, trial.state, trial.values, is_anchor=trial.number == 0)
 
     def advised(self, shard: str, configurations: int) -> None:
         """New users of a shard begin with what was best for earlier ones."""
@@ -87,9 +91,17 @@ class Progress:
         """A trial has ended."""
         user = self.users[event["digest"]]
         user.stage = "searches"
-        values = None if "error" in event else (event["loss_nats"], event["rouge_l"])
-        self._count(user, values, event["is_anchor"])
-        self._line(event["digest"], _ending(event))
+        state: State = "completed"
+        if "error" in event or "stopped" in event:
+            state = "failed" if "error" in event else "stopped"
+        values = (event["loss_nats"], event["rouge_l"]) if state == "completed" else None
+        self._count(user, state, values, event["is_anchor"])
+        self._line(event["digest"], _ending("base" if event["is_anchor"] else "trial", event))
+
+    def repeated(self, digest: str, event: Mapping[str, Any]) -> None:
+        """The winner or the runner-up was trained again."""
+        self.users[digest].stage = "repeats its winner"
+        self._line(digest, _ending("repeat", event))
 
     def winner(self, digest: str, event: Mapping[str, Any]) -> None:
         """A winner is being trained, or has been published."""
@@ -107,11 +119,15 @@ class Progress:
             if self.lost[name]:
                 self.note(f"{self.lost[name]} {words}")
 
-    def _count(self, user: UserProgress, values: Sequence[float] | None, is_anchor: bool) -> None:
+    def _count(
+        self, user: UserProgress, state: State, values: Sequence[float] | None, is_anchor: bool
+    ) -> None:
         user.told += not is_anchor
+        user.failed += state == "failed"
+        user.stopped += state == "stopped"
         if values is None:
-            user.failed += 1
-        elif is_anchor:
+            return
+        if is_anchor:
             user.base_loss = values[0]
         else:
             loss, rouge_l = values
@@ -132,13 +148,14 @@ class Progress:
         most = len(self.users) * self.trials
         title = f"{self._clock()}  {done} of {min(most, self.total or most)} trials"
         table = Table(title=title, title_justify="left")
-        for name in ("user", "trials", "failed", "base loss", "best loss", "best ROUGE-L", ""):
+        for name in _COLUMNS:
             table.add_column(name, justify="left" if name in ("user", "") else "right")
         active = sorted(self.users.items(), key=lambda item: item[1].stage.startswith("published"))
         for digest, user in active[:_MOST_ROWS]:
             table.add_row(
                 digest,
                 f"{user.told}/{self.trials}",
+                str(user.stopped),
                 str(user.failed),
                 _number(user.base_loss),
                 _number(user.best_loss),
@@ -148,10 +165,11 @@ class Progress:
         return table
 
 
-def _ending(event: Mapping[str, Any]) -> str:
-    what = "base" if event["is_anchor"] else "trial"
+def _ending(what: str, event: Mapping[str, Any]) -> str:
     if "error" in event:
         return f"{what} failed: {event['error']}"
+    if "stopped" in event:
+        return f"{what} stopped: {event['stopped']}"
     return f"{what} loss {event['loss_nats']:.4f} ROUGE-L {100 * event['rouge_l']:.1f}"
 
 

@@ -163,7 +163,8 @@ def _plan(
     if e.total_trials is not None and e.sampler not in SURROGATES:
         progress.note(f"{e.sampler} doesn't say what it expects: users share all trials alike")
     seeds = {user.digest: user.seed for user in run.choice.searched}
-    return ShardPlan("all", seeds, plan, run.folder.path, len(ground.places), ground.slots)
+    where = (run.folder.path, len(ground.places), ground.slots)
+    return ShardPlan("all", seeds, plan, *where, e.stop_early, e.repeat_winner)
 
 
 def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 It decides what starts when, and starts again what broke; it trains and scores nothing itself. A
 shard starts while the last one drains. A user's winner is the one that the study names; it is
-trained once more, at full budget, by a packer, which publishes it.
+trained once more, at full budget, by a packer, which publishes it. Where repeats of the winner are
+wanted, they come before that: who has a published winner is done.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cluster.budget import Rules, parted
 from cluster.experiment import seed_of
 from cluster.folder import RunFolder
 from cluster.progress import Progress
+from cluster.repeats import Repeat, keep, repeats_of
 from cluster.shard import ShardPlan, run_shard, shards_of
 from cluster.streams import Streams
 from cluster.trial import choose, task_name, wait_for_packers
@@ -62,6 +64,8 @@ class Schedule:
         self._attempts: Counter[str] = Counter()
         self._winners: deque[_Winner] = deque()
         self._training: dict[str, _Winner] = {}
+        self._repeats: deque[Repeat] = deque()
+        self._repeating: dict[str, Repeat] = {}
         self._streams = Streams()
         self.unscored: dict[str, str] = {}  # users on whom not even the base could be scored
 
@@ -72,11 +76,14 @@ class Schedule:
             RuntimeError: a shard broke three times.
         """
         self._next_shard()
-        while len(self._streams) or self._winners:
+        while len(self._streams) or self._winners or self._repeats:
+            self._start_repeats()
             self._start_winners()
             for name, event in self._streams.wait(_POLL_SECONDS):
                 if name in self._plans:
                     self._shard_event(self._plans[name], event)
+                elif name in self._repeating:
+                    self._repeat_event(self._repeating[name], event)
                 else:
                     self._winner_event(self._training[name], event)
 
@@ -118,11 +125,54 @@ class Schedule:
         elif event["event"] == "draining":
             self._next_shard()
         else:
-            self._winners.extend(map(self._winner_of, shard.seeds))
+            for digest in shard.seeds:
+                self._search_ended(digest)
 
     def _may_start_again(self, name: str) -> bool:
         self._attempts[name] += 1
         return self._attempts[name] < ATTEMPTS
+
+    # Repeats.
+
+    def _search_ended(self, digest: str) -> None:
+        """A user's trials have all ended: their repeats come next, or their winner."""
+        study, count = Study(self._storage, digest), self._plan.repeat_winner
+        repeats = repeats_of(study, count, self._plan.seeds[digest])
+        self._repeats.extend(repeats)
+        if not repeats:
+            self._winners.append(self._winner_of(digest))
+
+    def _start_repeats(self) -> None:
+        while self._repeats and self._free():
+            one = self._repeats.popleft()
+            stream = choose(one.name, self._plan.packers).evaluate.options(
+                name=one.name, num_returns="streaming"
+            )
+            configuration = one.configuration.to_json()
+            self._repeating[one.name] = one
+            self._streams.add(
+                one.name, stream.remote(one.digest, configuration, one.seed, one.repeat)
+            )
+
+    def _repeat_event(self, one: Repeat, event: Mapping[str, Any]) -> None:
+        if not event.get("done"):
+            return
+        del self._repeating[one.name]
+        if event.get("broken") or event.get("lost"):
+            wait_for_packers(self._plan.packers)
+            if self._may_start_again(one.name):
+                self._repeats.append(one)
+                return
+            event = {"error": f"its process died {ATTEMPTS} times"}
+        keep(Study(self._storage, one.digest), one, event)
+        self._progress.repeated(one.digest, event)
+        left = (*self._repeats, *self._repeating.values())
+        if not any(other.digest == one.digest for other in left):
+            self._winners.append(self._winner_of(one.digest))
+
+    def _free(self) -> bool:
+        """Whether a packer has a place for one more."""
+        return len(self._training) + len(self._repeating) < self._plan.slots
 
     # Winners.
 
@@ -134,7 +184,7 @@ class Schedule:
         return _Winner(digest, study.winner().config)
 
     def _start_winners(self) -> None:
-        while self._winners and len(self._training) < self._plan.slots:
+        while self._winners and self._free():
             winner = self._winners.popleft()
             name = task_name(winner.digest, f"winner-{winner.configuration.key}")
             stream = choose(name, self._plan.packers).train_winner.options(

@@ -48,6 +48,9 @@ class Ledger(Protocol):
     def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
         """Store objectives; nothing when told before."""
 
+    def stop(self, asked: Asked, reason: str, result: Mapping[str, Any]) -> None:
+        """Store that it was not worth finishing; nothing when told before."""
+
     def fail(self, asked: Asked, reason: str) -> None:
         """Store a failure; nothing when told before."""
 
@@ -87,6 +90,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         first = sorted((one for some in waiting.values() for one in some), key=lambda a: a.number)
         self._queue: deque[Asked] = deque(first)
         self._running: dict[str, Asked] = {}
+        self._stopped: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._draining = False
 
     def __getstate__(self) -> dict[str, object]:
@@ -111,7 +115,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         asked = self._running.get(trial_id)
         if asked is None:
             return
-        if error or result is None or result.get("lost"):
+        if trial_id in self._stopped:
+            reason, reached = self._stopped[trial_id]
+            self._ledger.stop(asked, reason, reached)
+            self._ended(asked, {"stopped": reason})
+            del self._stopped[trial_id]
+        elif error or result is None or result.get("lost"):
             self._again(asked)
         elif result.get("error"):
             self._failed(asked, str(result["error"]))
@@ -121,6 +130,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
             self._ledger.tell(asked, result)
             self._ended(asked, result)
         del self._running[trial_id]
+
+    def stop(self, trial_id: str, reason: str, reached: Mapping[str, Any]) -> None:
+        """Of a running trial: it is not finished, since it was not worth it.
+
+        Args:
+            trial_id: Tune's.
+            reason: why.
+            reached: its last result; never told as a full one.
+        """
+        self._stopped[trial_id] = (reason, reached)
 
     def save(self, checkpoint_path: str) -> None:
         """Keeps nothing: the studies are the truth."""
@@ -156,7 +175,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
 
     def _ended(self, asked: Asked, result: Mapping[str, Any]) -> None:
         self._budget.ended(asked.digest)
-        names = ("loss_nats", "rouge_l", "error")
+        names = ("loss_nats", "rouge_l", "error", "stopped")
         shown = {name: result[name] for name in names if name in result}
         is_anchor = not asked.configuration.layers
         self._notify({"event": "told", "digest": asked.digest, "is_anchor": is_anchor, **shown})

@@ -18,11 +18,13 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
 from cluster.connection import SLOT
 from cluster.failures import reason_of
 from cluster.folder import RunFolder
 from cluster.searcher import StudySearcher
+from cluster.stopping import EarlyStopping
 from cluster.studies import Asked, SearchPlan, Studies
 from cluster.trial import Trial
 
@@ -40,6 +42,8 @@ class ShardPlan:
     run: Path
     packers: int
     slots: int
+    stop_early: bool = False
+    repeat_winner: int = 0
 
 
 def shards_of(digests: Sequence[str], trials: int, slots: int) -> list[list[str]]:
@@ -78,7 +82,8 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
             to_config=lambda asked: config_of(asked, plan.packers),
             notify=notify,
         )
-        tuner(plan, searcher).fit()
+        early = EarlyStopping(studies.trials, searcher.stop)
+        tuner(plan, searcher, early if plan.stop_early else FIFOScheduler()).fit()
     finally:
         error = sys.exc_info()[1]
         failed = reason_of(error) if error else None
@@ -96,13 +101,14 @@ def config_of(asked: Asked, packers: int) -> dict[str, Any]:
     }
 
 
-def tuner(plan: ShardPlan, searcher: StudySearcher) -> Any:
+def tuner(plan: ShardPlan, searcher: StudySearcher, scheduler: FIFOScheduler) -> Any:
     """Tune, set so that trial actors are light, few and used again."""
     resources = tune.PlacementGroupFactory([{"CPU": 0, SLOT: 1}])
     return tune.Tuner(
         tune.with_resources(Trial, resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=2 * plan.slots,
             reuse_actors=True,

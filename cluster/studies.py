@@ -24,7 +24,7 @@ from search.storage import Trial, open_storage
 from search.study import Study
 
 OBJECTIVES = (LOSS, ROUGE_L)
-_MEASURED = ("rouge_l_error", "item_count", "steps", "train_seconds")
+_MEASURED = ("rouge_l_error", "item_count", "steps", "train_seconds", "curve")
 _COUNTS = "counts/"  # as Tune flattens what a trial says its text lost
 
 
@@ -105,6 +105,10 @@ class Studies:
         """What every trial asked promised, in the order of asking, without the anchor."""
         return [trial.gain for trial in self._studies[digest].trials[1:]]
 
+    def trials(self, digest: str) -> list[Trial]:
+        """A user's trials as they are stored, in the order of asking."""
+        return self._studies[digest].trials
+
     def request(self, digest: str, count: int) -> None:
         """Asks an asker for the user's next configurations."""
         asker = self._askers[0]
@@ -152,6 +156,11 @@ class Studies:
         self._studies[asked.digest].tell(
             asked.number, (result["loss_nats"], result["rouge_l"]), measured
         )
+
+    def stop(self, asked: Asked, reason: str, result: Mapping[str, Any]) -> None:
+        """Stores that a trial was not worth finishing, with its curve until then, and no values."""
+        measured = {name: result[name] for name in ("steps", "curve") if name in result}
+        self._studies[asked.digest].stop(asked.number, reason, measured)
 
     def fail(self, asked: Asked, reason: str) -> None:
         """Stores a failure; telling again changes nothing."""

@@ -25,6 +25,7 @@ RESTART_SECONDS = 180.0
 
 Event = dict[str, Any]
 LOST: Event = {"lost": True, "done": True}
+STOPPED: Event = {"stopped": True, "done": True}
 
 
 class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
@@ -33,6 +34,7 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
     def setup(self, config: Mapping[str, Any]) -> None:
         """Hands nothing over yet: Tune starts actors that it takes back before their first step."""
         self._packer: Any = None
+        self._curve: list[tuple[str, int, int, float]] = []
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Goes on to another task in the same process."""
@@ -40,7 +42,11 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
         return True
 
     def step(self) -> Event:
-        """The next checkpoint, or the end; the first step hands the task to a packer."""
+        """The next checkpoint, or the end; the first step hands the task to a packer.
+
+        Each event carries the `curve` so far: stage, epoch, steps and validation loss of every
+        checkpoint.
+        """
         try:
             if self._packer is None:
                 self._begin()
@@ -51,7 +57,10 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
             return dict(LOST)
         if event["done"]:
             self._packer = None
-        return event
+        else:
+            point = (event["stage"], event["epoch"], event["steps"], event["loss_nats"])
+            self._curve.append(point)
+        return {**event, "curve": list(self._curve)}
 
     def cleanup(self) -> None:
         """Frees the packer's place if the task has not ended."""
@@ -65,6 +74,7 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
 
     def _begin(self) -> None:
         config = self.config
+        self._curve = []
         self._name = task_name(config["user"], config["key"])
         self._packer = choose(self._name, config["packers"])
         self._events: Iterator[Any] = self._packer.evaluate.options(
@@ -93,6 +103,16 @@ def choose(name: str, packers: int) -> Any:
         wait_for_packers(packers)
         return choose(name, packers)
     return handles[waiting.index(min(waiting))]
+
+
+def drop(name: str, packers: int) -> None:
+    """Has a task stopped wherever it trains, without waiting: its place is free at the next step.
+
+    NOTE: Tune keeps the actor of a trial that a scheduler stopped, to use it again, and says
+    nothing to it until there is another trial. The packer must not train on until then.
+    """
+    for i in pair(name, packers):
+        ray.get_actor(PACKER_NAME.format(i)).drop.remote(name)
 
 
 def pair(name: str, packers: int) -> tuple[int, ...]:

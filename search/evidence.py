@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from optuna.storages import RDBStorage
 
-from search.header import BASE, HEADER, header
+from search import header
 from search.pareto import Objective
 from search.samplers import Evidence
 from search.space import SearchSpace
@@ -37,12 +37,12 @@ def earlier(
         base: as it was told to `Study.open`.
         besides: names of studies that are not to be read.
     """
-    wanted = header(space, objectives)
+    wanted = header.of(space, objectives)
     names = [
         study.study_name
         for study in storage.get_all_studies()
-        if study.user_attrs.get(HEADER) == wanted
-        and study.user_attrs.get(BASE, "") == base
+        if study.user_attrs.get(header.NAME) == wanted
+        and study.user_attrs.get(header.BASE, "") == base
         and study.study_name not in besides
     ]
     shown = (Study(storage, name).evidence() for name in reversed(names))

@@ -1,30 +1,38 @@
-"""What a study was made with: stored with it, and compared when it is opened.
+"""What a study was made with, as it lies in the storage: a search goes on with nothing else.
 
-It knows no trials. A header holds the space, the objectives and a version: a study is gone on with
-under the same ones only. The base is told beside it, where it is known: studies of one header and
-one base are about the same question, asked of different users.
+It knows no trials and no database. A header holds the space, the objectives and a version. The base
+is told beside it, where it is known: studies of one header and one base are about the same
+question, asked of different users.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.exceptions import DuplicatedStudyError
-from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
-
 from search.pareto import Objective
 from search.space import SearchSpace
 
 VERSION = 1
-HEADER = "milpa"  # the study attribute that holds the header
-BASE = "base"  # and the one that names the base
+NAME = "milpa"  # of the study attribute
+BASE = "base"  # of the one that names the base
 
 
-def header(space: SearchSpace, objectives: Sequence[Objective]) -> dict[str, Any]:
-    """What is stored."""
+def of(space: SearchSpace, objectives: Sequence[Objective]) -> dict[str, Any]:
+    """A space, objectives and this version, as JSON."""
     named = [{"name": o.name, "maximise": o.maximise, "unit": o.unit} for o in objectives]
     return {"version": VERSION, "space": space.to_json(), "objectives": named}
+
+
+def read(stored: Mapping[str, Any]) -> tuple[SearchSpace, tuple[Objective, ...]]:
+    """The inverse of `of`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none, or another version's.
+    """
+    if stored["version"] != VERSION:
+        raise ValueError(f"expected version {VERSION}, got {stored['version']}")
+    space = SearchSpace.from_json(stored["space"])
+    return space, tuple(Objective(**values) for values in stored["objectives"])
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -35,15 +43,3 @@ def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         for key in sorted({*before, *now} - {"space"})
         if before.get(key) != now.get(key)
     )
-
-
-def created(storage: RDBStorage, name: str, objectives: Sequence[Objective]) -> int:
-    """The id of a new study, or of the one that another process made meanwhile."""
-    directions = [
-        StudyDirection.MAXIMIZE if objective.maximise else StudyDirection.MINIMIZE
-        for objective in objectives
-    ]
-    try:
-        return storage.create_new_study(directions, name)
-    except DuplicatedStudyError:  # another process was quicker
-        return storage.get_study_id_from_name(name)

@@ -11,7 +11,7 @@ layers stands among the user attributes.
 
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,8 +21,9 @@ from typing import Any, Literal
 import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.samplers import Proposal
@@ -32,11 +33,11 @@ BITS = 53  # of an integer that a double holds exactly
 ATTEMPTS = 10  # at opening a new database that others are opening too
 LOCK_SECONDS = 60.0  # that a writer waits for another
 
-State = Literal["pending", "completed", "failed"]
+State = Literal["pending", "completed", "failed", "stopped"]
 _STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "completed",
     TrialState.FAIL: "failed",
-    TrialState.PRUNED: "failed",
+    TrialState.PRUNED: "stopped",
 }
 
 
@@ -54,7 +55,7 @@ class Trial:
     values: tuple[float, ...] | None = None
     gain: float | None = None  # expected of it when it was proposed, see `Proposal`
     measured: Mapping[str, Any] = field(default_factory=dict)  # what else was measured
-    reason: str | None = None  # of a failure
+    reason: str | None = None  # of a failure, or why it was stopped
 
 
 def sqlite_url(path: Path) -> str:
@@ -134,6 +135,21 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
             time.sleep(0.01)
+
+
+def created(storage: RDBStorage, name: str, maximise: Sequence[bool]) -> int:
+    """The id of a new study of this name, or of the one that another process was quicker to make.
+
+    Args:
+        storage: where.
+        name: of the study.
+        maximise: for each objective, whether more is better.
+    """
+    directions = [StudyDirection.MAXIMIZE if up else StudyDirection.MINIMIZE for up in maximise]
+    try:
+        return storage.create_new_study(directions, name)
+    except DuplicatedStudyError:
+        return storage.get_study_id_from_name(name)
 
 
 def scrub(storage: RDBStorage) -> None:

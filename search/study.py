@@ -1,8 +1,12 @@
 """One user's trials: ask, tell, front, winner; kept in a database that survives any kill.
 
 The storage is the truth. What is asked is stored as waiting before anybody hears of it; what is
-told becomes complete or failed in one transaction, with everything measured written before. So a
-run that died goes on with `pending()`, in order, and asks for new proposals after that.
+told becomes complete, failed or stopped in one transaction, with all that was measured written
+before. So a run that died goes on with `pending()`, in order, and asks for new proposals after.
+
+A *stopped* trial was not worth finishing (see `stopping`). It has no values: what it had reached is
+no result, and stands in what was measured alone. Like a failed one it is forbidden from then on and
+no surrogate learns from it; unlike a failed one nothing went wrong.
 
 The first trial is the *anchor*: the base itself, which a winner has to beat. `completed()` is in
 the order of asking (trial numbers), not of coming back: samplers see the same sequence after a
@@ -14,22 +18,22 @@ digest, and nothing else of the user is stored.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Self
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from search import pareto
-from search.header import BASE, HEADER, VERSION, created, difference, header
+from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Candidate, Objective
 from search.samplers import Evidence, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
-from search.storage import Trial, from_stored, template
+from search.storage import Trial, created, from_stored, template
 
 REFERENCE = "reference_point"
 PORTFOLIO = "portfolio"
+_NOTE = "note/"
 _METRIC_NAMES = "study:metric_names"  # where Optuna's plots and its dashboard look
 
 _logger = logging.getLogger(__name__)
@@ -50,11 +54,7 @@ class Study:
         self._id = storage.get_study_id_from_name(name)
         try:
             attributes = storage.get_study_user_attrs(self._id)
-            made = attributes[HEADER]
-            if made["version"] != VERSION:
-                raise ValueError(f"expected version {VERSION}, got {made['version']}")
-            self.space = SearchSpace.from_json(made["space"])
-            self.objectives = tuple(Objective(**values) for values in made["objectives"])
+            self.space, self.objectives = header.read(attributes[header.NAME])
             self.portfolio = tuple(map(MemoryConfig.from_json, attributes.get(PORTFOLIO, ())))
             reference = attributes.get(REFERENCE)
             self.reference: tuple[float, ...] | None = tuple(reference) if reference else None
@@ -85,20 +85,22 @@ class Study:
             ValueError: it was made with another space, other objectives or by another version, or
                 it is damaged.
         """
-        wanted = header(space, objectives)
+        wanted = header.of(space, objectives)
         try:
             study_id = storage.get_study_id_from_name(name)
         except KeyError:
-            study_id = created(storage, name, objectives)
-        stored = storage.get_study_user_attrs(study_id).get(HEADER)
+            study_id = created(storage, name, [o.maximise for o in objectives])
+        stored = storage.get_study_user_attrs(study_id).get(header.NAME)
         if stored is None:  # new, or its maker was killed before this line
             names = [objective.name for objective in objectives]
             storage.set_study_system_attr(study_id, _METRIC_NAMES, names)
             if base:
-                storage.set_study_user_attr(study_id, BASE, base)
-            storage.set_study_user_attr(study_id, HEADER, wanted)
+                storage.set_study_user_attr(study_id, header.BASE, base)
+            storage.set_study_user_attr(study_id, header.NAME, wanted)
         elif stored != wanted:
-            raise ValueError(f"the study {name} was made otherwise: {difference(stored, wanted)}")
+            raise ValueError(
+                f"the study {name} was made otherwise: {header.difference(stored, wanted)}"
+            )
         return cls(storage, name)
 
     def delete(self) -> None:
@@ -128,24 +130,31 @@ class Study:
         return [trial for trial in self.trials if trial.state == "pending"]
 
     def completed(self) -> list[Observation]:
-        """What came back, failures and the anchor included, in the order it was asked."""
+        """What came back, in the order it was asked; the anchor, failures and stopped ones too."""
         return [Observation(t.config, t.values) for t in self.trials if t.state != "pending"]
 
     def evidence(self) -> Evidence:
         """What this study shows other users."""
         return Evidence(tuple(self.completed()), self.reference)
 
-    def front(self) -> list[Trial]:
-        """The completed trials that no other dominates; the anchor is not one of them."""
-        trials = self._memories()
+    def front(self, without: Container[int] = ()) -> list[Trial]:
+        """The completed trials that no other dominates; the anchor is not one of them.
+
+        Args:
+            without: numbers of trials that are passed over.
+        """
+        trials = [trial for trial in self._memories() if trial.number not in without]
         rows = [trial.values or () for trial in trials]
         return [trials[i] for i in pareto.front(self.objectives, rows)]
 
-    def winner(self) -> Trial:
+    def winner(self, without: Container[int] = ()) -> Trial:
         """The trial to publish by `pareto.winner`; the anchor where nothing beats the base.
 
         The anchor's `measured` must hold `item_count`, the validation items that ROUGE-L was
         measured on; a trial's `rouge_l_error` is its standard error over them.
+
+        Args:
+            without: numbers of trials that are passed over.
 
         Raises:
             ValueError: the anchor has not come back.
@@ -153,15 +162,24 @@ class Study:
         anchor = self.anchor
         if anchor is None or anchor.values is None:
             raise ValueError(f"expected the anchor of study {self.name} to have come back")
-        front = self.front()
+        front = self.front(without)
         best = pareto.winner(
-            [self._candidate(trial) for trial in front],
-            base_loss=self._candidate(anchor).loss_nats,
+            [self.candidate(trial) for trial in front],
+            base_loss=self.candidate(anchor).loss_nats,
             item_count=int(anchor.measured["item_count"]),
         )
         return anchor if best is None else front[best]
 
+    def notes(self) -> Mapping[str, Any]:
+        """What was noted, read anew; see `note`."""
+        stored = self._storage.get_study_user_attrs(self._id).items()
+        return {key.removeprefix(_NOTE): v for key, v in stored if key.startswith(_NOTE)}
+
     # What is written.
+
+    def note(self, name: str, value: Any) -> None:
+        """Keeps something beside the trials, as JSON; noted again, it takes the old one's place."""
+        self._storage.set_study_user_attr(self._id, _NOTE + name, value)
 
     def ask_anchor(self, seed: int) -> Trial:
         """The base's own trial, stored as pending; the same one however often it is asked."""
@@ -219,6 +237,20 @@ class Study:
         """
         return self._finish(number, TrialState.FAIL, None, {"reason": reason})
 
+    def stop(self, number: int, reason: str, measured: Mapping[str, Any] | None = None) -> Trial:
+        """A pending trial, stopped before its end: no values, and forbidden from now on.
+
+        Args:
+            number: of the trial.
+            reason: why it was not worth finishing.
+            measured: what was measured until then, as JSON.
+
+        Raises:
+            KeyError: there is no such trial.
+        """
+        attributes = {"reason": reason, "measured": dict(measured or {})}
+        return self._finish(number, TrialState.PRUNED, None, attributes)
+
     def settle_reference(self, initial: int) -> tuple[float, ...] | None:
         """The reference point, set for good at the first call after the initial design.
 
@@ -243,7 +275,8 @@ class Study:
     def _memories(self) -> list[Trial]:
         return [t for t in self.trials if t.values is not None and t.config != BASE_CONFIG]
 
-    def _candidate(self, trial: Trial) -> Candidate:
+    def candidate(self, trial: Trial) -> Candidate:
+        """What the winner rule reads of a completed trial."""
         by_name = dict(zip((o.name for o in self.objectives), trial.values or (), strict=True))
         error = trial.measured.get("rouge_l_error", 0.0)
         return Candidate(

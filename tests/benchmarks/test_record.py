@@ -95,6 +95,23 @@ def test_nothing_is_recorded_twice(place: Path, table: Table) -> None:
     assert len(recording.kept(place / "out")) == len(table.records)
 
 
+def test_a_folder_holds_one_learning_rate(place: Path) -> None:
+    base, data = Base.load(place / "base", "cpu"), str(place / "data.jsonl")
+    with pytest.raises(ValueError, match=r"expected the learning rate 0\.01, got 0\.02"):
+        next(recording.record(base, data, place / "out", 1, 0.02, slots=3))
+
+
+def test_a_drawn_order_is_the_same_each_time_and_begins_with_the_base(place: Path) -> None:
+    base = Base.load(place / "base", "cpu")
+    (person,) = recording._people(base, str(place / "data.jsonl"), place / "out", 1)
+    every = [recording._Wanted(person, c, r) for c, r in recording.trainings(base, RATE)]
+    drawn = recording._shuffled(every)
+    assert drawn == recording._shuffled(every)
+    assert drawn[0].configuration == BASE_CONFIG
+    assert drawn != every
+    assert sorted(one.key for one in drawn) == sorted(one.key for one in every)
+
+
 def test_the_table_names_nobody(place: Path, table: Table) -> None:
     text = "\n".join(record.line() for record in table.records)
     assert not any(user in text for user in USERS)

@@ -43,7 +43,14 @@ def test_differences_name_flag_stored_and_given() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("trials", 0), ("users", 0), ("seed", -1), ("items", 0), ("injection_epochs", -1)],
+    [
+        ("trials", 0),
+        ("users", 0),
+        ("seed", -1),
+        ("items", 0),
+        ("injection_epochs", -1),
+        ("repeat_winner", -1),
+    ],
 )
 def test_a_number_out_of_range_is_refused_by_its_flag(field: str, value: int) -> None:
     with pytest.raises(ValueError, match="--" + field.replace("_", "-")):
@@ -93,6 +100,7 @@ def test_the_paper_preset_is_the_published_search() -> None:
     assert (paper.sampler, paper.design) == ("saas", "random")
     assert (paper.learning_rates, paper.population, paper.transfer) == ((5e-4,), "off", "off")
     assert paper.ranks == (8, 16, 32, 64, 96)
+    assert not paper.stop_early
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,23 @@ def test_a_trial_streams_its_checkpoints_and_then_its_end(place: Place) -> None:
     assert events[-1]["rouge_l"] == 0.5
 
 
+def test_a_repeat_of_a_trial_is_a_task_of_its_own(place: Place) -> None:
+    async def twice() -> None:
+        trial = place.trial("aaaa")
+        again = place.packer.evaluate("aaaa", CONFIG.to_json(), 1, 1)
+        await asyncio.gather(trial, _all(again))
+
+    run(twice())
+    assert sorted(place.bench.added) == [
+        task_name("aaaa", CONFIG.key),
+        task_name("aaaa", f"repeat-1-{CONFIG.key}"),
+    ]
+
+
+async def _all(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
+
+
 def test_trials_that_end_together_are_scored_together(place: Place) -> None:
     async def three() -> None:
         await asyncio.gather(*(place.trial(user) for user in ("aaaa", "bbbb", "cccc")))
@@ -181,6 +198,51 @@ def test_a_task_is_dropped_when_the_last_one_leaves_it(place: Place) -> None:
 
     assert run(leaving(2)) == [-1, -1, 0]
     assert place.bench.stopped == [name]
+
+
+def test_a_stopped_task_is_dropped_whoever_follows_it_and_they_hear_of_it(place: Place) -> None:
+    name = task_name("aaaa", CONFIG.key)
+
+    async def stopping() -> list[list[Event]]:
+        place.bench.go.clear()
+        tasks = [asyncio.create_task(place.trial("aaaa")) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        await place.packer.drop(name)
+        await place.packer.drop(name)
+        assert await place.packer.waiting(name) == 0
+        followed = list(await asyncio.gather(*tasks))
+        place.bench.go.set()
+        await place.trial("bbbb")
+        await place.packer.leave(name)
+        return followed
+
+    assert run(stopping()) == [[{"stopped": True, "done": True}]] * 2
+    assert place.bench.stopped == [name]
+    assert name not in place.bench.training
+    assert name not in [one for names in place.bench.scored for one in names]
+
+
+def test_a_call_that_follows_a_task_that_was_left_ends(place: Place) -> None:
+    async def leaving() -> list[Event]:
+        place.bench.go.clear()
+        task = asyncio.create_task(place.trial("aaaa"))
+        await asyncio.sleep(0.05)
+        await place.packer.leave(task_name("aaaa", CONFIG.key))
+        place.bench.go.set()
+        return await task
+
+    assert run(leaving())[-1]["done"]
+
+
+def test_a_task_that_has_ended_is_not_stopped(place: Place) -> None:
+    async def late() -> list[list[Event]]:
+        first = await place.trial("aaaa")
+        await place.packer.drop(task_name("aaaa", CONFIG.key))
+        return [first, await place.trial("aaaa")]
+
+    first, again = run(late())
+    assert first == again
+    assert place.bench.stopped == []
 
 
 def test_a_call_runs_between_steps_in_the_thread_of_the_pack(place: Place) -> None:

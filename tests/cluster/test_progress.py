@@ -32,6 +32,9 @@ def test_piped_it_writes_a_line_for_each_end() -> None:
         shown.told(told(3.25))
         shown.told({"digest": USER, "is_anchor": False, "error": "training diverged"})
         shown.winner(USER, {"stage": "tuning", "epoch": 1, "done": False})
+        shown.told({"digest": USER, "is_anchor": False, "stopped": "dominated at tuning 2"})
+        shown.repeated(USER, {"loss_nats": 3.3, "rouge_l": 0.5, "done": True})
+        shown.repeated(USER, {"error": "out of memory", "done": True})
         end = {"kind": "milp", "loss_nats": 3.125, "counts": {"tokens_cut": 7}, "done": True}
         shown.winner(USER, end)
     shown.say_lost()
@@ -40,7 +43,10 @@ def test_piped_it_writes_a_line_for_each_end() -> None:
         f"{USER} 0/4 base loss 3.5000 ROUGE-L 25.0",
         f"{USER} 1/4 trial loss 3.2500 ROUGE-L 25.0",
         f"{USER} 2/4 trial failed: training diverged",
-        f"{USER} 2/4 published: milp, loss 3.1250",
+        f"{USER} 3/4 trial stopped: dominated at tuning 2",
+        f"{USER} 3/4 repeat loss 3.3000 ROUGE-L 50.0",
+        f"{USER} 3/4 repeat failed: out of memory",
+        f"{USER} 3/4 published: milp, loss 3.1250",
         "7 tokens were cut from texts longer than the base's context",
     ]
 
@@ -69,9 +75,10 @@ def test_going_on_it_counts_what_is_known() -> None:
         Trial(1, 0, BASE_CONFIG, "completed", "anchor", 0, 0, (3.5, 0.1)),
         Trial(2, 1, MEMORY, "completed", "random", 0, 0, (3.25, 0.2)),
         Trial(3, 2, MEMORY, "failed", "random", 0, 0),
-        Trial(4, 3, MEMORY, "pending", "random", 0, 0),
+        Trial(4, 3, MEMORY, "stopped", "random", 0, 0),
+        Trial(5, 4, MEMORY, "pending", "random", 0, 0),
     ]
     shown.know(USER, trials, is_published=False)
     user = shown.users[USER]
-    assert (user.told, user.failed) == (2, 1)
+    assert (user.told, user.failed, user.stopped) == (3, 1, 1)
     assert (user.base_loss, user.best_loss, user.best_rouge_l) == (3.5, 3.25, 0.2)

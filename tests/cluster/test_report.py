@@ -67,18 +67,19 @@ def address(run: Path) -> str:
 
 
 def a_study(run: Path, digest: str, place: int) -> Study:
-    """A study with an anchor, the winner, two more trials (one failed) and one still pending."""
+    """A study with anchor, winner, one more trial, one failed, one stopped and one pending."""
     study = Study.open(open_storage(address(run)), digest, SPACE)
     study.ask_anchor(0)
     study.tell(0, [3.0 + place, 0.1], {"item_count": 10})
-    others = [c for c in SPACE.enumerate() if c not in CONFIGURATIONS][:3]
+    others = [c for c in SPACE.enumerate() if c not in CONFIGURATIONS][:4]
     asked = [*filter(lambda c: c.layers, CONFIGURATIONS[place : place + 1]), *others]
     for number, configuration in enumerate(asked, start=1):
         source = PORTFOLIO if number == 1 else "sobol"
         study.ask(Proposal(configuration, source), seed=number)
-    for number in range(1, len(asked) - 1):
+    for number in range(1, len(asked) - 2):
         study.tell(number, [2.6 + place + 0.1 * number, 0.2 + 0.05 * number])
-    study.fail(len(asked) - 1, "not a number")
+    study.fail(len(asked) - 2, "not a number")
+    study.stop(len(asked) - 1, "dominated at tuning 2", {"curve": [["tuning", 1, 8, 2.0]]})
     study.settle_reference(2)
     return study
 
@@ -108,7 +109,7 @@ def test_a_course_is_the_study(run: Path) -> None:
     assert [trial.configuration for trial in found.trials] == [trial.config for trial in told]
     marked = {trial.configuration for trial in found.trials if trial.on_front}
     assert marked == {trial.config for trial in study.front()}
-    assert (found.failed, found.advised) == (1, 1)
+    assert (found.failed, found.stopped, found.advised) == (1, 1, 1)
     assert found.reference == study.reference
     assert found.hypervolume is not None
     rows = [trial.values for trial in told if trial.values is not None]
@@ -134,6 +135,13 @@ def test_a_short_search_is_drawn_from_a_reference_point_of_its_own(tmp_path: Pat
 def test_users_without_a_study_are_left_out(run: Path) -> None:
     found = courses(address(run), results().users)
     assert set(found) == set(DIGESTS[:2])
+
+
+def test_a_stopped_trial_is_counted_apart_and_drawn_nowhere(page: Page) -> None:
+    assert "trials completed, 2 stopped early, 2 failed" in page.words
+    assert "1 stopped early, which no figure shows, 1 failed" in page.words
+    figure = page.figure(f"front-{DIGESTS[0]}")
+    assert not any(2.0 in (trace.get("x") or ()) for trace in figure["data"])
 
 
 def test_every_user_stands_in_the_page_with_base_and_winner(page: Page) -> None:

@@ -270,6 +270,35 @@ def test_a_failure_is_stored_with_its_reason_and_not_asked_again(bench: Bench) -
     ]
 
 
+def test_a_trial_that_was_not_worth_finishing_is_stored_as_stopped(bench: Bench) -> None:
+    asked = bench.suggest_all()[2]
+    reached = {"loss_nats": 1.0, "steps": 8, "curve": [["tuning", 1, 8, 1.0]], "done": True}
+    bench.searcher.stop(bench.id_of(asked), "dominated at tuning 1", reached)
+    bench.finish(asked, **reached)
+    assert bench.events[-1]["stopped"] == "dominated at tuning 1"
+    assert "loss_nats" not in bench.events[-1]
+    trial = bench.studies.trials(asked.digest)[asked.number]
+    assert (trial.state, trial.values, trial.reason) == ("stopped", None, "dominated at tuning 1")
+    assert trial.measured == {"steps": 8, "curve": [["tuning", 1, 8, 1.0]]}
+    rest = bench.suggest_all()
+    assert asked.configuration not in [a.configuration for a in rest if a.digest == asked.digest]
+
+
+def test_a_stop_that_could_not_be_told_is_told_when_tune_calls_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = bench.suggest_all()[2]
+    trial_id = bench.id_of(asked)
+    bench.searcher.stop(trial_id, "dominated", {})
+    stop = bench.studies.stop
+    monkeypatch.setattr(bench.studies, "stop", _raises)
+    with pytest.raises(OSError, match="disk"):
+        bench.searcher.on_trial_complete(trial_id, {})
+    monkeypatch.setattr(bench.studies, "stop", stop)
+    bench.searcher.on_trial_complete(trial_id, error=True)
+    assert bench.studies.trials(asked.digest)[asked.number].state == "stopped"
+
+
 def test_a_trial_that_a_scheduler_stops_is_no_full_result(bench: Bench) -> None:
     asked = bench.suggest_all()[2]
     bench.finish(asked, loss_nats=1.0, stage="tuning", done=True)

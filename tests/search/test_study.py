@@ -111,6 +111,38 @@ def test_values_that_are_no_numbers_make_a_failure(
         study.tell(ask(study, CONFIGS[1]), (1.0,))
 
 
+def test_a_stopped_trial_is_no_result_and_no_failure(storage: RDBStorage, storage_url: str) -> None:
+    """However good what it had reached: it is forbidden, and wins nothing."""
+    study = begun(storage)
+    told(study, CONFIGS[0], (BASE[0] - 0.5, 0.3))
+    number = ask(study, CONFIGS[1])
+    reached = {"curve": [["tuning", 1, 8, BASE[0] - 1.0]], "steps": 8}
+    study.stop(number, "dominated at tuning 1", reached)
+    again = opened(storage)
+    trial = again.trials[number]
+    assert (trial.state, trial.values) == ("stopped", None)
+    assert (trial.reason, trial.measured) == ("dominated at tuning 1", reached)
+    assert again.completed()[-1] == Observation(CONFIGS[1], None)
+    assert not again.completed()[-1].is_usable
+    assert again.pending() == []
+    assert [t.config for t in again.front()] == [CONFIGS[0]]
+    assert again.winner().config == CONFIGS[0]
+    with pytest.raises(ValueError, match="was asked before"):
+        ask(again, CONFIGS[1])
+    seen = optuna.load_study(study_name=NAME, storage=storage_url).trials[number]
+    assert seen.state == optuna.trial.TrialState.PRUNED
+
+
+def test_what_came_first_of_a_stop_and_an_end_stands(storage: RDBStorage) -> None:
+    study = begun(storage)
+    stopped, completed = ask(study, CONFIGS[0]), ask(study, CONFIGS[1])
+    study.stop(stopped, "dominated")
+    study.tell(completed, (3.0, 0.2))
+    assert study.tell(stopped, (1.0, 0.9)).values is None
+    assert study.stop(completed, "dominated").values == (3.0, 0.2)
+    assert [t.state for t in opened(storage).trials] == ["completed", "stopped", "completed"]
+
+
 def test_the_reference_point_is_set_once_and_never_moves(storage: RDBStorage) -> None:
     study = begun(storage)
     rows = [(3.0, 0.2), (3.5, 0.3)]
