@@ -8,7 +8,7 @@ hypervolume, means over users, and paired differences with a 95 % interval by bo
 then where searches would have ended under some thresholds.
 
 Found (seed 0; nine users): no difference beyond the interval at any total; -0.011 and -0.022 at 20
-and 28 trials a user, +0.027 and +0.044 at 34 and 40, where the small spaces are exhausted. A promise
+and 28 trials a user, +0.027 and +0.044 at 34 and 40, where small spaces are exhausted. A promise
 tells well when a search is over and badly which of two is worth more before. Other rules, replayed
 on these and on six users of seed 1, means of seven totals: alike 0.708; all to the user whose last
 promise is largest 0.695, or whose last three are 0.703; in proportion to the last three 0.713 (what
