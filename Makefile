@@ -8,6 +8,7 @@
 #   make fix        let ruff repair what it can
 #   make bench      a search and its comparison: DATA=... BASE=... [OUT=...]
 #   make bench-train  what trials cost against Tune with PEFT: DATA="... ..." BASE=... [OUT=...]
+#   make bench-search  what each sampler reaches in so many trials: [OUT=...] [RECORDED=...]
 #   make clean      remove what these targets made
 #
 # Another Python: make test PYTHON=/path/to/python3.12
@@ -27,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that spin while they wait take the cores from whatever else runs on them.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: setup demo test test-long check fix bench bench-train clean
+.PHONY: setup demo test test-long check fix bench bench-train bench-search clean
 .DEFAULT_GOAL := test
 
 setup: $(INSTALLED)
@@ -73,6 +74,13 @@ bench-train: $(INSTALLED)
 	  echo "make bench-train needs data and a base: make bench-train DATA=... BASE=..." >&2; exit 2; }
 	$(BIN)/python -m benchmarks.training --data $(DATA) --examples 4 --base '$(BASE)' \
 	  --out '$(or $(OUT),runs/bench-train)'
+
+# Goes on where it was stopped. One thread a process: each process searches on its own.
+bench-search: export OMP_NUM_THREADS := 1
+
+bench-search: $(INSTALLED)
+	$(BIN)/python -m benchmarks.samplers --limit-hours 6 $(if $(RECORDED),--recorded '$(RECORDED)') \
+	  --out '$(or $(OUT),runs/bench-search)'
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -11,7 +11,20 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     baseline_tune_peft  such trials by Ray Tune, in two forms
     meter               CPU-seconds and memory of a command's processes
     training_table      the figures as a table
+stopping            what stopping trials early saves and costs, on recorded trials
+    record              trains a space of configurations for some users, and keeps every result
+    recorded_problem    the table that this makes
 pack_sizes          1 to 16 memories in a pack
+samplers            what each sampler reaches in so many trials: `make bench-search`
+    problem             made-up users whose front is known
+    recorded_problem    real users, every configuration of a small space trained
+    record              makes such a table
+    cohorts             who searches on whom
+    searches            one search, kept as a file
+    curves              what searches show
+    standings           figures and tables
+    drawing             lines as SVG
+    surrogates          what a surrogate may see, and its kernel: the losers too
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device
     short_users         made-up users with short items, and their trials

@@ -3,7 +3,8 @@
 A search asks as `milpa search` does: the base first, then rounds of four that are proposed
 together; the reference point is set after the initial design and never moves. What it keeps is the
 true values of what was tried, in the order of asking, and the processor's seconds that asking took.
-A search that is kept already is read, not run: so a comparison goes on where it was.
+A search that is kept already is read, not run: so a comparison goes on where it was. What is kept
+is of the code that made it: other code wants another folder.
 
 It knows no particular problem: one has a space, a base, noisy observations, true values, the true
 front and a corner from which hypervolume counts.
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from search.pareto import LOSS, ROUGE_L, hypervolume, reference_point
+from search.pareto import LOSS, ROUGE_L, front, hypervolume, reference_point
 from search.samplers import Observation, Sampler, SamplerSettings, make_sampler
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
@@ -34,9 +35,17 @@ Array = NDArray[np.float64]
 class Problem(Protocol):
     """One user, whose memories can be measured at once."""
 
-    name: str
-    space: SearchSpace
-    base: tuple[float, ...]
+    @property
+    def name(self) -> str:
+        """Of a folder that its searches are kept in."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """Where to search."""
+
+    @property
+    def base(self) -> tuple[float, ...]:
+        """Loss and ROUGE-L of the base itself."""
 
     @property
     def front(self) -> Array:
@@ -63,6 +72,10 @@ class Contender:
     learning_rate: float | None = None
     portfolio: tuple[MemoryConfig, ...] = ()
 
+    def sampler(self) -> Sampler:
+        """Who proposes."""
+        return make_sampler(self.settings)
+
     def space(self, problem: Problem) -> SearchSpace:
         """The problem's, or the part of it at the fixed learning rate."""
         if self.learning_rate is None or not problem.space.search_learning_rate:
@@ -81,20 +94,27 @@ class Trace:
     observed: list[list[float]]
     true: list[list[float]]
     ask_seconds: list[float]  # of the processor, for each trial
+    sources: list[str]  # who proposed each: a sampler may have had to ask another
 
     def volumes(self, problem: Problem) -> Array:
         """The share of the true front's hypervolume after the first trial, the first two, ..."""
         whole = hypervolume(OBJECTIVES, problem.front.tolist(), problem.corner)
-        shares, kept = [], list[list[float]]()
+        shares, best = [], list[list[float]]()
         for values in self.true:
-            kept.append(values)
-            shares.append(hypervolume(OBJECTIVES, kept, problem.corner) / whole)
+            best.append(values)
+            best = [best[i] for i in front(OBJECTIVES, best)]
+            shares.append(hypervolume(OBJECTIVES, best, problem.corner) / whole)
         return np.array(shares)
+
+
+def kept_file(problem: Problem, contender: Contender, seed: int, folder: Path) -> Path:
+    """Where a search is kept."""
+    return folder / problem.name / f"{contender.name}-{contender.trials}-seed{seed}.json"
 
 
 def searched(problem: Problem, contender: Contender, seed: int, folder: Path) -> Trace:
     """The search of one contender on one problem, read where it was kept, run where not."""
-    file = folder / problem.name / f"{contender.name}-{contender.trials}-seed{seed}.json"
+    file = kept_file(problem, contender, seed, folder)
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".part")
@@ -104,9 +124,9 @@ def searched(problem: Problem, contender: Contender, seed: int, folder: Path) ->
 
 
 def _search(problem: Problem, contender: Contender, seed: int) -> Trace:
-    sampler, space = make_sampler(contender.settings), contender.space(problem)
+    sampler, space = contender.sampler(), contender.space(problem)
     done = [Observation(BASE_CONFIG, problem.base)]
-    seconds: list[float] = []
+    seconds, sources = list[float](), list[str]()
     reference: tuple[float, ...] | None = None
     while len(done) <= contender.trials:
         rows = [o.values for o in done[1:] if o.values is not None]
@@ -114,11 +134,14 @@ def _search(problem: Problem, contender: Contender, seed: int) -> Trace:
             reference = reference_point(OBJECTIVES, rows, problem.base)
         count = min(BATCH, contender.trials + 1 - len(done))
         began = time.process_time()
-        found = _proposed(sampler, space, done, count, seed, reference, contender.portfolio)
+        found = sampler.suggest(
+            space, OBJECTIVES, done, [], count, seed, reference, contender.portfolio
+        )
         seconds += [(time.process_time() - began) / max(1, len(found))] * len(found)
         if not found:
             break
-        done += [Observation(config, problem.observe(config)) for config in found]
+        sources += [proposal.source for proposal in found]
+        done += [Observation(p.config, problem.observe(p.config)) for p in found]
     configs = [observation.config for observation in done[1:]]
     return Trace(
         problem.name,
@@ -128,17 +151,5 @@ def _search(problem: Problem, contender: Contender, seed: int) -> Trace:
         [list(o.values or ()) for o in done[1:]],
         problem.true(configs).tolist(),
         seconds,
+        sources,
     )
-
-
-def _proposed(
-    sampler: Sampler,
-    space: SearchSpace,
-    done: Sequence[Observation],
-    count: int,
-    seed: int,
-    reference: tuple[float, ...] | None,
-    portfolio: Sequence[MemoryConfig],
-) -> list[MemoryConfig]:
-    proposals = sampler.suggest(space, OBJECTIVES, done, [], count, seed, reference, portfolio)
-    return [proposal.config for proposal in proposals]

@@ -1,7 +1,7 @@
 """What stopping early saves and costs, on recorded trials: `search/stopping.py` replayed.
 
     python -m benchmarks.stopping --records FOLDER [FOLDER ...] [--trials 24] [--seeds 200]
-        [--sampler random] [--half report] [--fewest 5] [--deviations 2] [--chance 0.1]
+        [--sampler random] [--half report] [--fewest 5] [--errors 2] [--chance 0.5]
 
 Each folder is one of `benchmarks.record`, at a learning rate of its own, finished or not; together
 they are what a search may try. A search is run once to the end of every trial, and once with the
@@ -257,9 +257,9 @@ HEADER = (
 
 def _rules(given: argparse.Namespace) -> Iterator[StoppingRule]:
     for fewest in given.fewest:
-        for deviations in given.deviations:
+        for errors in given.errors:
             for chance in given.chance:
-                yield StoppingRule(fewest, deviations, chance)
+                yield StoppingRule(fewest, errors, chance)
 
 
 def _folder(path: Path) -> tuple[float, list[Record]]:
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--half", choices=("tune", "report", "all"), default="report")
     parser.add_argument("--fewest", type=int, nargs="+", default=[rule.fewest])
-    parser.add_argument("--deviations", type=float, nargs="+", default=[rule.deviations])
+    parser.add_argument("--errors", type=float, nargs="+", default=[rule.errors])
     parser.add_argument("--chance", type=float, nargs="+", default=[rule.chance])
     given = parser.parse_args(arguments)
     print(HEADER + "\n" + "|---" * (HEADER.count("|") - 1) + "|")
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return by_sampler(pool, given.sampler, seed, given.trials)
 
         for one in _rules(given):
-            says = f"{one.fewest} ended, {one.deviations:g} deviations, chance {one.chance:g}"
+            says = f"{one.fewest} ended, {one.errors:g} errors, chance {one.chance:g}"
             print(f"| {user} | {says} {compared(pool, order, one, settings)}", flush=True)
 
 

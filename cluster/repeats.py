@@ -5,6 +5,7 @@ They train on packers as trials do, but no sampler hears of them. It starts noth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +56,9 @@ def repeats_of(study: Study, count: int, seed: int) -> list[Repeat]:
 
 def keep(study: Study, repeat: Repeat, event: Mapping[str, Any]) -> None:
     """Notes how a repeat ended: its values, or none where it failed."""
-    values = [] if "error" in event else [event["loss_nats"], event["rouge_l"]]
-    study.note(note_of(repeat.trial, repeat.repeat), values)
+    values = [event.get("loss_nats"), event.get("rouge_l")]
+    is_whole = "error" not in event and all(v is not None and math.isfinite(v) for v in values)
+    study.note(note_of(repeat.trial, repeat.repeat), values if is_whole else [])
 
 
 def repeat_key(configuration: MemoryConfig, repeat: int) -> str:

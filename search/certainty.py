@@ -65,7 +65,7 @@ def contenders(study: Study) -> tuple[Trial, Trial] | None:
         return None
     second = study.winner(without=(best.number,))
     if second == study.anchor:  # none of the others beats the base
-        second = min(others, key=lambda trial: study.candidate(trial).loss_nats)
+        second = min(others, key=lambda trial: trial.candidate(study.objectives).loss_nats)
     return best, second
 
 
@@ -116,8 +116,8 @@ def _is_first(study: Study, one: Trial, other: Trial) -> bool:
     anchor = study.winner(without=[trial.number for trial in study.trials])
     memories = [trial for trial in (one, other) if trial.config.layers]
     best = pareto.front(study.objectives, [trial.values or () for trial in memories])
-    candidates = [study.candidate(memories[i]) for i in best]
+    candidates = [memories[i].candidate(study.objectives) for i in best]
     place = pareto.winner(
-        candidates, study.candidate(anchor).loss_nats, int(anchor.measured["item_count"])
+        candidates, anchor.candidate(study.objectives).loss_nats, int(anchor.measured["item_count"])
     )
     return (anchor if place is None else memories[best[place]]).number == one.number

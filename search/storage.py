@@ -26,6 +26,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.pareto import LOSS, ROUGE_L, Candidate, Objective
 from search.samplers import Proposal
 from search.space import MemoryConfig, SearchSpace
 
@@ -56,6 +57,14 @@ class Trial:
     gain: float | None = None  # expected of it when it was proposed, see `Proposal`
     measured: Mapping[str, Any] = field(default_factory=dict)  # what else was measured
     reason: str | None = None  # of a failure, or why it was stopped
+
+    def candidate(self, objectives: Sequence[Objective]) -> Candidate:
+        """What the winner rule reads of a completed trial."""
+        by_name = dict(zip((o.name for o in objectives), self.values or (), strict=True))
+        error = self.measured.get("rouge_l_error", 0.0)
+        return Candidate(
+            by_name[LOSS.name], by_name.get(ROUGE_L.name, 0.0), float(error), self.parameters
+        )
 
 
 def sqlite_url(path: Path) -> str:

@@ -26,7 +26,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search import header, pareto
-from search.pareto import LOSS, ROUGE_L, Candidate, Objective
+from search.pareto import LOSS, ROUGE_L, Objective
 from search.samplers import Evidence, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import Trial, created, from_stored, template
@@ -75,10 +75,6 @@ class Study:
         """The study of this name, made where there is none.
 
         Args:
-            storage: where it is kept.
-            name: the user's digest.
-            space: where to search.
-            objectives: what a trial's values measure.
             base: what the memories are trained on; told when the study is made, and not compared.
 
         Raises:
@@ -138,11 +134,7 @@ class Study:
         return Evidence(tuple(self.completed()), self.reference)
 
     def front(self, without: Container[int] = ()) -> list[Trial]:
-        """The completed trials that no other dominates; the anchor is not one of them.
-
-        Args:
-            without: numbers of trials that are passed over.
-        """
+        """The completed trials that no other dominates, passing over these and the anchor."""
         trials = [trial for trial in self._memories() if trial.number not in without]
         rows = [trial.values or () for trial in trials]
         return [trials[i] for i in pareto.front(self.objectives, rows)]
@@ -151,10 +143,8 @@ class Study:
         """The trial to publish by `pareto.winner`; the anchor where nothing beats the base.
 
         The anchor's `measured` must hold `item_count`, the validation items that ROUGE-L was
-        measured on; a trial's `rouge_l_error` is its standard error over them.
-
-        Args:
-            without: numbers of trials that are passed over.
+        measured on; a trial's `rouge_l_error` is its standard error over them. Trials numbered in
+        `without` are passed over.
 
         Raises:
             ValueError: the anchor has not come back.
@@ -164,8 +154,8 @@ class Study:
             raise ValueError(f"expected the anchor of study {self.name} to have come back")
         front = self.front(without)
         best = pareto.winner(
-            [self.candidate(trial) for trial in front],
-            base_loss=self.candidate(anchor).loss_nats,
+            [trial.candidate(self.objectives) for trial in front],
+            base_loss=anchor.candidate(self.objectives).loss_nats,
             item_count=int(anchor.measured["item_count"]),
         )
         return anchor if best is None else front[best]
@@ -240,11 +230,6 @@ class Study:
     def stop(self, number: int, reason: str, measured: Mapping[str, Any] | None = None) -> Trial:
         """A pending trial, stopped before its end: no values, and forbidden from now on.
 
-        Args:
-            number: of the trial.
-            reason: why it was not worth finishing.
-            measured: what was measured until then, as JSON.
-
         Raises:
             KeyError: there is no such trial.
         """
@@ -274,14 +259,6 @@ class Study:
 
     def _memories(self) -> list[Trial]:
         return [t for t in self.trials if t.values is not None and t.config != BASE_CONFIG]
-
-    def candidate(self, trial: Trial) -> Candidate:
-        """What the winner rule reads of a completed trial."""
-        by_name = dict(zip((o.name for o in self.objectives), trial.values or (), strict=True))
-        error = trial.measured.get("rouge_l_error", 0.0)
-        return Candidate(
-            by_name[LOSS.name], by_name.get(ROUGE_L.name, 0.0), float(error), trial.parameters
-        )
 
     def _store(self, proposal: Proposal, seed: int, parameters: int) -> Trial:
         waiting = template(self.space, proposal, seed, parameters)

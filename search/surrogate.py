@@ -15,7 +15,8 @@ the bad side are pulled in to Tukey's outer fence; good ones never are.
 Notation: n trials, d columns, m objectives.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ from torch import Tensor
 
 NAMES = ("gp", "map-saas", "saas")
 TAUS = 4
-GP_TOLERANCE = 1e-6  # of the log likelihood: a fifth of the time, the same to its second digit
+TOLERANCE = 1e-6  # of the log likelihood a trial: half the time or less, the same predictions
 FENCE = 3.0  # interquartile ranges below the lower quartile: Tukey's outer fence
 # Torch reports most numerical trouble (not-a-number, a singular matrix) as a RuntimeError.
 NUMERICAL_ERRORS = (BotorchError, ModelFittingError, RuntimeError)
@@ -58,6 +59,7 @@ class Surrogate:
 
 
 Fit = Callable[[str, Array, Array, int], Surrogate]
+Process = Callable[[Tensor, Tensor, int], ExactGP]  # n x d, n x 1, seed
 
 
 def fit(name: str, X: Array, Y: Array, seed: int) -> Surrogate:
@@ -75,13 +77,18 @@ def fit(name: str, X: Array, Y: Array, seed: int) -> Surrogate:
     """
     if name not in NAMES:
         raise ValueError(f"expected a surrogate of {', '.join(NAMES)}, got {name!r}")
+    return fit_each(name, functools.partial(_fitted, name), X, Y, seed)
+
+
+def fit_each(name: str, process: Process, X: Array, Y: Array, seed: int) -> Surrogate:
+    """A process for each objective, fitted to its standardised outcomes; see `fit`."""
     fenced = pull_in(Y)
     mean, scale = fenced.mean(0), fenced.std(0, ddof=1)
     scale = np.where(scale > 1e-12 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
     inputs, outcomes = torch.as_tensor(X), torch.as_tensor((fenced - mean) / scale)
     with own_randomness(seed):
         try:
-            models = [_fitted(name, inputs, outcomes[:, [j]], seed) for j in range(Y.shape[1])]
+            models = [process(inputs, outcomes[:, [j]], seed) for j in range(Y.shape[1])]
         except NUMERICAL_ERRORS as error:
             raise FitError(f"{name} on {len(X)} trials: {error}") from error
     return Surrogate(ModelListGP(*models), mean, scale)
@@ -112,13 +119,17 @@ def _fitted(name: str, X: Tensor, y: Tensor, seed: int) -> ExactGP:
         return nuts.fitted(X, y, seed)
     if name == "gp":
         model = SingleTaskGP(X, y, outcome_transform=None)
-        options = {"options": {"ftol": GP_TOLERANCE}}
-    else:
-        model = EnsembleMapSaasSingleTaskGP(
-            X, y, num_taus=TAUS, taus=_taus(seed), outcome_transform=None
-        )
-        options = {}
-    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs=options)
+        return most_likely(model, {"ftol": TOLERANCE})
+    model = EnsembleMapSaasSingleTaskGP(
+        X, y, num_taus=TAUS, taus=_taus(seed), outcome_transform=None
+    )
+    return most_likely(model, {"ftol": TOLERANCE, "factr": None})  # two words for one thing
+
+
+def most_likely(model: ExactGP, options: Mapping[str, float | None]) -> ExactGP:
+    """The process at its most probable hyper-parameters."""
+    likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+    fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": dict(options)})
     return model
 
 

@@ -16,7 +16,7 @@ from search.stopping import StoppingRule
 
 RATE = 1e-3
 NEVER = StoppingRule(fewest=1000)
-EAGER = StoppingRule(fewest=2, deviations=0.0, chance=1.0)
+EAGER = StoppingRule(fewest=3, errors=0.0, chance=1.0)
 
 
 def record(layers: int, rank: int, loss: float, rouge_l: float) -> Record:
@@ -71,13 +71,13 @@ def test_what_is_stopped_costs_its_steps_until_then_and_is_no_result(pool: Pool)
     def by_loss(seen: list[Observation]) -> stopping.Trial | None:
         return best_first[len(seen) - 1] if len(seen) <= len(best_first) else None
 
-    found = search(pool, by_loss, EAGER, trials=8)
-    # Two must have ended, and the last three are still under way: the first five run to their end.
+    found = search(pool, by_loss, EAGER, trials=9)
+    # Three must have ended, and the last three are still under way: the first six run to their end.
     # A chance of 1 lets any doubt stop the rest, at their second checkpoint: after six steps.
-    assert found.completed[:5] == tuple(best_first[:5])
-    assert len(found.completed) + found.stopped == 8
-    assert found.steps == 5 * 21 + 3 * 6
-    assert pool.volume(found.completed) == pytest.approx(pool.volume(best_first[:8]))
+    assert found.completed[:6] == tuple(best_first[:6])
+    assert len(found.completed) + found.stopped == 9
+    assert found.steps == 6 * 21 + 3 * 6
+    assert pool.volume(found.completed) == pytest.approx(pool.volume(best_first[:9]))
 
 
 def test_a_search_ends_with_its_steps_or_with_what_is_recorded(pool: Pool) -> None:
@@ -110,7 +110,7 @@ def test_a_recording_becomes_a_line_of_the_table(
     (tmp_path / "records.jsonl").write_text("".join(lines))
     (tmp_path / "rate").write_text(repr(RATE))
     words = ["--records", str(tmp_path), "--trials", "7", "--seeds", "5", "--half", "all"]
-    stopping.main([*words, "--fewest", "2", "1000"])
+    stopping.main([*words, "--fewest", "3", "1000"])
     header, rule, some, never = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == some.count("|")
     assert "| 0.0% | 0.0% |" in never

@@ -29,7 +29,7 @@ from tests.tiny import tiny_model, tiny_tokenizer
 RATES = (1e-3, 1e3)  # the second diverges
 TRIALS, REPEATS = 5, 1
 SPACE = SearchSpace(4, (4, 8), RATES)
-RULE = StoppingRule(fewest=2, deviations=2.0, chance=0.5)
+RULE = StoppingRule(fewest=3, errors=0.0, chance=0.5)
 
 
 def points(*losses: float) -> list[Checkpoint]:
@@ -38,14 +38,15 @@ def points(*losses: float) -> list[Checkpoint]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """A base at 4.0, and two trials that gained 0.1 and 0.2 after their second epoch."""
+    """A base at 4.0, and three trials that gained 0.1 or 0.2 after their second epoch."""
     study = Study.open(open_storage(sqlite_url(tmp_path / "studies.db")), "0123456789abcdef", SPACE)
     study.ask_anchor(0)
-    configs = [MemoryConfig((layer,), 4, 1e-3) for layer in range(3)]
+    configs = [MemoryConfig((layer,), 4, 1e-3) for layer in range(4)]
     for i, config in enumerate(configs):
         study.ask(Proposal(config, "random"), seed=i)
     study.tell(1, (3.4, 0.2), {"curve": points(3.8, 3.5, 3.4)})
     study.tell(2, (3.3, 0.3), {"curve": points(3.8, 3.5, 3.3)})
+    study.tell(3, (3.5, 0.2), {"curve": points(3.8, 3.6, 3.5)})
     return study
 
 
@@ -64,9 +65,9 @@ def test_a_trial_is_judged_by_what_its_study_holds(study: Study) -> None:
 
 def test_a_stopped_trial_teaches_no_other(study: Study) -> None:
     study.tell(0, (4.0, 0.1), {"item_count": 10})
-    study.stop(3, "dominated", {"curve": points(3.0, 2.9)})
-    three = StoppingRule(fewest=3, deviations=2.0, chance=0.5)
-    assert why(study, three, 3.95, 3.9) is None
+    study.stop(4, "dominated", {"curve": points(3.0, 2.9)})
+    four = StoppingRule(fewest=4, errors=0.0, chance=0.5)
+    assert why(study, four, 3.95, 3.9) is None
 
 
 def write_learned_base(folder: Path, data: Path) -> Path:

@@ -58,8 +58,8 @@ def test_it_is_botorchs_value(name: str, pending: list[MemoryConfig]) -> None:
         expected = theirs(torch.as_tensor(SPACE.features(configs)).unsqueeze(1)).numpy()
     found = values(name, configs, pending)
     high = expected > 0.2 * expected.max()
-    np.testing.assert_allclose(found[high], expected[high], rtol=0.15)
-    assert np.abs(np.log(found[high] / expected[high])).mean() < 0.05
+    np.testing.assert_allclose(found[high], expected[high], rtol=0.2)
+    assert np.abs(np.log(found[high] / expected[high])).mean() < 0.08
 
 
 def certain(Y: list[list[float]]) -> Surrogate:

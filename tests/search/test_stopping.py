@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from search.stopping import Checkpoint, Ended, StoppingRule, curve_of, gains_from
+from search.stopping import Checkpoint, Ended, StoppingRule, curve_of, least_loss
 
 BASE = 4.0
-RULE = StoppingRule(fewest=5, deviations=2.0, chance=0.2, diverged_nats=1.0)
+RULE = StoppingRule(fewest=5, errors=2.0, chance=0.2, diverged_nats=1.0)
 
 
 def curve(*losses: float, stages: tuple[int, int] = (2, 3)) -> list[Checkpoint]:
@@ -20,66 +20,93 @@ def curve(*losses: float, stages: tuple[int, int] = (2, 3)) -> list[Checkpoint]:
     return [Checkpoint(*place, 4 * (i + 1), loss) for i, (place, loss) in at]
 
 
-def ended(gain: float, loss: float, rouge_l: float) -> Ended:
-    """A trial that gained so much after the second epoch of tuning, and ended at this loss."""
-    return Ended(loss, rouge_l, curve(3.9, 3.8, 3.7, loss + gain, loss))
+def ended(reached: float, loss: float, rouge_l: float) -> Ended:
+    """A trial that had reached so much after its second epoch of tuning, and ended at this loss."""
+    return Ended(loss, rouge_l, curve(3.95, 3.95, 3.9, reached, loss))
 
 
-# Gains from tuning 2: mean 0.04, standard deviation 0.02; at most 0.08 is expected of others.
+# A line of slope 1, a tenth below what was reached; misses of 1, -2, 0, 2, -1 hundredths about it.
 OTHERS = [
-    ended(0.02, 3.50, 0.20),
-    ended(0.02, 3.45, 0.21),
-    ended(0.04, 3.40, 0.22),
-    ended(0.06, 3.35, 0.24),
-    ended(0.06, 3.30, 0.23),
+    ended(3.4, 3.31, 0.24),
+    ended(3.5, 3.38, 0.23),
+    ended(3.6, 3.50, 0.22),
+    ended(3.7, 3.62, 0.21),
+    ended(3.8, 3.69, 0.20),
 ]
 
 
 def running(loss: float) -> list[Checkpoint]:
     """A memory at its second epoch of tuning."""
-    return curve(3.95, 3.9, 3.85, loss)
+    return curve(3.98, 3.97, 3.96, loss)
 
 
-def test_what_others_gained_is_counted_from_their_best_at_the_same_checkpoint() -> None:
-    at = running(3.6)[-1]
-    assert gains_from(OTHERS, at) == pytest.approx([0.02, 0.02, 0.04, 0.06, 0.06])
-    got_worse = Ended(3.3, 0.2, curve(3.9, 3.5, 3.4, 3.6, 3.3))
-    assert gains_from([got_worse], at) == pytest.approx([0.1])
-    ended_before = Ended(3.8, 0.2, curve(3.9, 3.8, 3.85))
-    assert gains_from([ended_before], at) == []
+@pytest.mark.parametrize(
+    ("best", "least"),
+    [
+        (3.6, 3.5 - 2 * math.sqrt(1e-3 / 3 * 1.2)),
+        (3.8, 3.7 - 2 * math.sqrt(1e-3 / 3 * (1.2 + 0.2**2 / 0.1))),
+    ],
+)
+def test_how_a_memory_may_end_is_the_line_less_errors_of_prediction(
+    best: float, least: float
+) -> None:
+    """Misses square to 1e-3 over three degrees of freedom; five trials, 0.1 about their mean."""
+    assert least_loss(OTHERS, running(best)[-1], best, 2.0) == pytest.approx(least)
 
 
-def test_one_whose_best_end_is_worse_than_all_is_dominated() -> None:
-    """3.6 may come to 3.52: five of five have less, and none answers better than the best of them:
-    one chance in six."""
-    reason = RULE.reason(BASE, OTHERS, running(3.6))
-    assert reason == "dominated at tuning 2: loss 3.6 may come to 3.52, 5 of 5 have less"
+def test_no_memory_ends_with_more_loss_than_it_has_reached() -> None:
+    at = running(3.45)[-1]
+    got_worse = [Ended(o.loss_nats + 0.3, o.rouge_l, o.curve) for o in OTHERS]
+    assert least_loss(got_worse, at, 3.45, 0.0) == 3.45
+
+
+def test_where_all_had_reached_the_same_the_mean_is_expected() -> None:
+    same = [ended(3.5, 3.4, 0.2), ended(3.5, 3.3, 0.2), ended(3.5, 3.2, 0.2)]
+    assert least_loss(same, running(3.9)[-1], 3.9, 0.0) == pytest.approx(3.3)
+
+
+def test_one_that_falls_with_what_was_reached_is_not_believed() -> None:
+    falling = [ended(3.4, 3.3, 0.2), ended(3.5, 3.2, 0.2), ended(3.6, 3.1, 0.2)]
+    assert least_loss(falling, running(3.9)[-1], 3.9, 0.0) == pytest.approx(3.2)
+
+
+def test_one_whose_best_end_is_worse_than_the_best_is_dominated() -> None:
+    """3.8 may come to 3.654: four of five have less, and none answers better than the best of
+    them: one chance in six."""
+    reason = RULE.reason(BASE, OTHERS, running(3.8))
+    assert reason == "dominated at tuning 2: loss 3.8 may come to 3.654, 4 of 5 have less"
 
 
 def test_one_that_may_still_come_among_them_goes_on() -> None:
-    """3.5 may come to 3.42: of those with less loss the best answers have 0.24, which none beats,
-    so it is dominated too; 3.41 may come to 3.33: one has less, and one answers better than that,
-    two chances in six."""
-    assert RULE.reason(BASE, OTHERS, running(3.50))
-    assert RULE.reason(BASE, OTHERS, running(3.41)) is None
+    """3.45 may come to 3.306: none has less. 3.5 may come to 3.358: one has less, and where one
+    other answers better than that it has two chances in six."""
+    assert RULE.reason(BASE, OTHERS, running(3.45)) is None
+    assert RULE.reason(BASE, OTHERS, running(3.5)) is not None
+    other = [Ended(3.31, 0.23, OTHERS[0].curve), Ended(3.38, 0.24, OTHERS[1].curve), *OTHERS[2:]]
+    assert RULE.reason(BASE, other, running(3.5)) is None
 
 
 def test_the_end_with_the_best_answers_is_kept() -> None:
     """Where the best answers come with the most loss, what might reach that loss goes on."""
-    answers_best = [*OTHERS[1:], ended(0.02, 3.55, 0.40)]
-    assert RULE.reason(BASE, answers_best, running(3.6)) is None
-    assert RULE.reason(BASE, answers_best, running(3.7))
+    answers_best = [*OTHERS[:4], ended(3.8, 3.69, 0.40)]
+    assert RULE.reason(BASE, answers_best, running(3.8)) is None
+    assert RULE.reason(BASE, answers_best, running(3.9)) is not None
+
+
+def test_a_checkpoint_that_others_did_not_come_by_tells_nothing() -> None:
+    ended_before = Ended(3.8, 0.2, curve(3.9, 3.8, 3.85))
+    assert RULE.reason(BASE, [*OTHERS[1:], ended_before], running(3.85)) is None
 
 
 def test_too_few_that_ended_stop_nothing() -> None:
-    assert RULE.reason(BASE, OTHERS[:4], running(3.8)) is None
+    assert RULE.reason(BASE, OTHERS[:4], running(3.85)) is None
     without_curves = [Ended(one.loss_nats, one.rouge_l, []) for one in OTHERS[1:]]
-    assert RULE.reason(BASE, [OTHERS[0], *without_curves], running(3.8)) is None
+    assert RULE.reason(BASE, [OTHERS[0], *without_curves], running(3.85)) is None
 
 
 def test_few_that_ended_allow_no_small_chance() -> None:
-    careful = StoppingRule(fewest=5, deviations=2.0, chance=0.1, diverged_nats=1.0)
-    assert careful.reason(BASE, OTHERS, running(3.8)) is None
+    careful = StoppingRule(fewest=5, errors=2.0, chance=0.1, diverged_nats=1.0)
+    assert careful.reason(BASE, OTHERS, running(3.85)) is None
     assert careful.reason(BASE, 2 * OTHERS, running(3.8))
 
 
@@ -106,6 +133,11 @@ def test_at_its_end_nothing_is_stopped() -> None:
     assert RULE.reason(BASE, OTHERS, curve(3.95, 3.94, 3.93, 3.92)) is not None
     got_worse = curve(3.95, 3.94, 3.92, 3.93)
     assert RULE.reason(BASE, OTHERS, got_worse) is None
+
+
+def test_a_line_through_two_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 3 ended trials for a line, got 2"):
+        StoppingRule(fewest=2)
 
 
 def test_a_curve_comes_back_from_what_is_stored() -> None:

@@ -1,0 +1,275 @@
+"""What a search costs its driver: thousands of trials through the real Tune, searcher and studies.
+
+Training is a stand-in of milliseconds (`stand_in.py`); shards, askers, packer, trial actors, the
+database and the schedule are those of `milpa search`. Beside it, in the same command, as many
+trials of a trainable that does nothing, with Tune alone: what a driver costs whatever it drives.
+
+    python -m benchmarks.driver --users 500 --trials 20 --out DIR [--storage postgresql://...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import ray
+from rich.console import Console
+
+from benchmarks.stand_in import StandIn
+from cluster import schedule, shard
+from cluster.asker import start_askers
+from cluster.budget import Rules
+from cluster.connection import SLOT, connected
+from cluster.experiment import seed_of
+from cluster.folder import RunFolder
+from cluster.packer import start_packer
+from cluster.progress import Progress
+from cluster.searcher import StudySearcher
+from cluster.shard import ShardPlan
+from cluster.studies import SearchPlan
+from search.samplers import SAMPLERS, SamplerSettings
+from search.space import SearchSpace
+from search.storage import open_storage, sqlite_url
+from search.study import Study
+
+LAYERS, PER_RANK = 16, 2000
+PERIOD_SECONDS = 1.0
+PART = 1000  # trials whose cost is compared, the first ones with the last
+
+
+@dataclass(frozen=True)
+class Sample:
+    """At one moment: trials told, and what driver and controllers hold and have spent."""
+
+    told: int
+    driver_bytes: int
+    shard_bytes: int  # of the largest controller
+    cpu_seconds: float
+    processes: int
+
+
+class TimedSearcher(StudySearcher):
+    """Knows how long each `suggest` took."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.seconds: list[float] = []
+        searchers.append(self)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's configuration."""
+        began = time.perf_counter()
+        try:
+            return super().suggest(trial_id)
+        finally:
+            self.seconds.append(time.perf_counter() - began)
+
+
+searchers: list[TimedSearcher] = []
+
+
+def timed_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """A shard as it is, but for the clock around `suggest`."""
+    searchers.clear()
+    vars(shard)["StudySearcher"] = TimedSearcher
+    yield from shard._run_shard(plan, askers)
+    file = plan.run / f"suggest-{plan.name}.json"
+    file.write_text(json.dumps([s for one in searchers for s in one.seconds]), encoding="utf-8")
+
+
+class Counting(Progress):
+    """Counts what was told, and shows nothing."""
+
+    def __init__(self, trials: int) -> None:
+        super().__init__(Console(quiet=True), trials, by_digest=True)
+        self.count = 0
+
+    def told(self, event: Any) -> None:
+        """A trial has ended."""
+        super().told(event)
+        self.count += not event["is_anchor"]
+
+
+class Watch:
+    """Samples this process and the controllers below it until it is left."""
+
+    def __init__(self, progress: Counting) -> None:
+        self.samples: list[Sample] = []
+        self._progress, self._spent = progress, dict[int, float]()
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._left.wait(PERIOD_SECONDS):
+            self.samples.append(self._sample())
+
+    def _sample(self) -> Sample:
+        driver = psutil.Process()
+        below = driver.children(recursive=True)
+        held = [0]
+        for process in (driver, *below):
+            try:
+                if process.pid != driver.pid and "_run_shard" not in "".join(process.cmdline()):
+                    continue
+                times = process.cpu_times()
+                self._spent[process.pid] = times.user + times.system
+                if process.pid != driver.pid:
+                    held.append(process.memory_info().rss)
+            except psutil.Error:  # it has ended
+                continue
+        rss = driver.memory_info().rss
+        spent = sum(self._spent.values())
+        return Sample(self._progress.count, rss, max(held), spent, len(below))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    if given.no_op:
+        print(json.dumps(no_op(given.users * given.trials, given.slots, given.out)))
+        return
+    given.out.mkdir(parents=True)
+    found = searched(given)
+    words = [*(arguments or sys.argv[1:]), "--no-op"]
+    command = [sys.executable, "-m", "benchmarks.driver", *words]
+    alone = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found["no_op_cpu_ms"] = json.loads(alone.splitlines()[-1])
+    (given.out / "driver.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
+    print("\n".join(f"| {name} | {value} |" for name, value in found.items()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--users", type=int, default=500)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--askers", type=int, default=1)
+    parser.add_argument("--sampler", choices=SAMPLERS, default="random")
+    parser.add_argument("--step-seconds", type=float, default=0.002)
+    parser.add_argument("--storage", help="an address; else a file in the output folder")
+    parser.add_argument("--no-op", action="store_true", help="Tune alone")
+    return parser
+
+
+def searched(given: argparse.Namespace) -> dict[str, Any]:
+    """Runs the search, and what it took.
+
+    Raises:
+        RuntimeError: a trial is missing, or there twice.
+    """
+    folder = RunFolder(given.out.absolute() / "run")
+    folder.path.mkdir(mode=0o700)
+    storage = given.storage or sqlite_url(folder.path / "studies.db")
+    digests = [secrets.token_hex(8) for _ in range(given.users)]
+    sampler = SamplerSettings(given.sampler, min(12, given.trials // 2))
+    rules = Rules(given.trials)
+    search = SearchPlan(storage, SearchSpace(LAYERS), (PER_RANK,) * LAYERS, sampler, rules)
+    seeds = {digest: seed_of(0, digest) for digest in digests}
+    plan = ShardPlan("all", seeds, search, folder.path, 1, given.slots)
+    remote = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")
+    vars(schedule)["run_shard"] = remote(timed_shard)
+    progress, name = Counting(given.trials), f"bench-{secrets.token_hex(4)}"
+    with connected(None, given.slots, name, lambda _: None, float("inf")) as ground:
+        users = {digest: number for number, digest in enumerate(digests)}
+        build = partial(StandIn, users, LAYERS, given.step_seconds)
+        packer = start_packer(0, build, folder.path, ground.whole.options)
+        ray.get(packer.waiting.remote(""))
+        askers = start_askers(given.askers, sampler)
+        work = schedule.Schedule(plan, askers, progress)
+        began = time.monotonic()
+        with Watch(progress) as watch:
+            work.run()
+        seconds = time.monotonic() - began
+    _check(storage, digests, given.trials)
+    times = [t for f in folder.path.glob("suggest-*.json") for t in json.loads(f.read_text())]
+    (given.out / "samples.json").write_text(json.dumps([asdict(s) for s in watch.samples]))
+    return _figures(watch.samples, times, given.users * given.trials, seconds)
+
+
+def _check(storage: str, digests: Sequence[str], trials: int) -> None:
+    opened = open_storage(storage)
+    for digest in digests:
+        found = Study(opened, digest).trials
+        if len(found) != trials + 1 or any(trial.values is None for trial in found):
+            raise RuntimeError(f"expected {trials} completed trials of a user, got {len(found)}")
+        if len({trial.config for trial in found}) != len(found):
+            raise RuntimeError("expected every configuration of a user once")
+
+
+def _figures(
+    samples: Sequence[Sample], suggest: Sequence[float], trials: int, seconds: float
+) -> dict[str, Any]:
+    """What is printed: milliseconds of the processor a trial, memory, and the slowest answers."""
+    early = [s for s in samples if s.told <= max(PART, samples[0].told)]
+    late = [s for s in samples if s.told >= trials - PART]
+    first_shard = next(s for s in samples if s.told >= min(PART, trials) // 2)
+    return {
+        "trials": trials,
+        "trials per second": round(trials / seconds, 1),
+        "driver and controllers, CPU ms a trial": _ms(samples[0], samples[-1]),
+        f"the same, first {PART}": _ms(early[0], early[-1]),
+        f"the same, last {PART}": _ms(late[0], late[-1]),
+        "suggest, 99 of 100 within ms": round(1e3 * float(np.quantile(suggest, 0.99)), 1),
+        "driver MB after the first shard": first_shard.driver_bytes // 10**6,
+        "driver MB, most": max(s.driver_bytes for s in samples) // 10**6,
+        "largest controller MB": max(s.shard_bytes for s in samples) // 10**6,
+        "processes, most": max(s.processes for s in samples),
+    }
+
+
+def _ms(first: Sample, last: Sample) -> float:
+    done = max(1, last.told - first.told)
+    return round(1e3 * (last.cpu_seconds - first.cpu_seconds) / done, 1)
+
+
+def _nothing(config: dict[str, Any]) -> dict[str, float]:
+    return {"loss_nats": 1.0, "rouge_l": 0.5}
+
+
+def no_op(trials: int, slots: int, out: Path) -> float:
+    """CPU milliseconds a trial of Tune's controller over a function that does nothing."""
+    from cluster.trial import Trial
+
+    class NoOp(Trial):
+        def step(self) -> dict[str, Any]:
+            return {**_nothing({}), "done": True}
+
+    with connected(None, slots, f"bench-{secrets.token_hex(4)}", lambda _: None, float("inf")):
+        resources = ray.tune.PlacementGroupFactory([{"CPU": 0, SLOT: 1}])
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(NoOp, resources),
+            param_space={"place": ray.tune.uniform(0, 1)},
+            tune_config=ray.tune.TuneConfig(
+                num_samples=trials, max_concurrent_trials=2 * slots, reuse_actors=True
+            ),
+            run_config=ray.tune.RunConfig(
+                storage_path=str(out.absolute() / "no-op"), name="no-op", verbose=0
+            ),
+        )
+        began = time.process_time()
+        tuner.fit()
+        return round(1e3 * (time.process_time() - began) / trials, 1)
+
+
+if __name__ == "__main__":
+    main()
