@@ -28,9 +28,10 @@ def test_trials_follow_the_promises_that_were_kept() -> None:
 
 
 def test_tables_tell_both_ways_of_sharing_and_what_a_threshold_saves() -> None:
-    last = table(COURSES, 50).splitlines()[-1].split(" | ")
-    assert (last[1], last[3]) == ("50", "50")
-    assert float(last[2]) < float(last[4].split(" ")[0])
+    last = table(COURSES, [25]).splitlines()[-1].strip("| ").split(" | ")
+    assert float(last[1]) < float(last[2])
+    assert last[3].startswith(f"{float(last[2]) - float(last[1]):+.3f} [")
+    assert [int(cell) for cell in last[4:]] == [50 - FLOOR - 1, FLOOR + 1]
     lines = stops(COURSES).splitlines()
     assert lines[2].startswith(f"| 0 | {2 * budget.CEILING} | 0.500")
     assert lines[-1].startswith(f"| 0.01 | {budget.CEILING + FLOOR + 3} |")
