@@ -23,7 +23,8 @@ Measured by `benchmarks.stopping` on 98 trials of one chat log's user, in random
 settings were chosen on one half, and saved 43 % of the steps on the other, for 0.011 +- 0.002 less
 of the hypervolume and the same winners; with as many steps it reached 0.06 +- 0.01 more. The same
 trials trained anew differ by about 0.1. What was lost lay at the ROUGE end: there ROUGE-L *rose*
-with the loss (correlation 0.3), so being drawn alike favours stopping a little.
+with the loss (correlation 0.3), so being drawn alike favours stopping a little. A model that
+proposes leaves less to stop: 20 searches of 20 trials by `gp` saved 19 % for 0.013 +- 0.025 less.
 
 A stopped trial is censored: nothing is known but that it was not promising. So it never becomes an
 observation, and only trials that ran to their end are compared with.
