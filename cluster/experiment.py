@@ -55,7 +55,7 @@ class Experiment:
         "of hypervolume; 0: never. For map-saas, gp and saas.",
     ] = 0.0
     initial: Annotated[int | None, "Initial points; 12, at most half, if not given."] = None
-    sampler: Annotated[SamplerName, "What proposes configurations."] = "map-saas"
+    sampler: Annotated[SamplerName, "What proposes configurations."] = "gp"
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
     batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
     transfer: Annotated[Transfer, "Begin with what was best for earlier users: auto, off."] = "auto"
