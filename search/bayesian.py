@@ -107,7 +107,8 @@ class _Grounds:
         self.volume = hypervolume(objectives, rows, corner)
         self.seeds = [_mixed(seed, len(usable), attempt) for attempt in range(ATTEMPTS)]
         X, Y = self.features(self.observed), oriented(objectives, rows)
-        self.fitted = functools.cache(functools.partial(sampler.fit, name, X, Y))
+        fit = functools.partial(sampler.fit, name, X, Y, layers=space.layer_columns)
+        self.fitted = functools.cache(fit)
 
     def best(self, pending: Sequence[MemoryConfig], taken: set[MemoryConfig]) -> Proposal | str:
         """The most promising configuration, or the source of the Sobol point that must do."""

@@ -3,11 +3,12 @@
 It sees numbers alone: `X` in the unit cube, `Y` where bigger is better. One process per objective,
 float64, outcomes standardised at each fit, and every random number drawn from the seed.
 
-Three surrogates. `gp`: a plain process with dimension-scaled priors (Hvarfner et al. 2024), meant
-for inputs with the derived columns. `saas`: processes whose sparsity priors hold most columns
-irrelevant until the data say otherwise (Eriksson and Jankowiak 2021), their hyper-parameters drawn
-by NUTS: the paper's, in `nuts`. `map-saas`: four such processes, each fitted by maximum a
-posteriori at its own strength of shrinkage, for a fraction of the cost of NUTS.
+Three surrogates. `gp`: one process with dimension-scaled priors (Hvarfner et al. 2024) that holds
+layers alike until the data say otherwise (`kernels`), meant for inputs with the derived columns.
+`saas`: processes whose sparsity priors hold most columns irrelevant until the data say otherwise
+(Eriksson and Jankowiak 2021), their hyper-parameters drawn by NUTS: the paper's, in `nuts`.
+`map-saas`: four such processes, each fitted by maximum a posteriori at its own strength of
+shrinkage, for a fraction of the cost of NUTS.
 
 One diverged training would stretch the scale until all other trials look alike. So values far on
 the bad side are pulled in to Tukey's outer fence; good ones never are.
@@ -19,6 +20,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +32,8 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.models import ExactGP
 from numpy.typing import NDArray
 from torch import Tensor
+
+from search.kernels import layered
 
 NAMES = ("gp", "map-saas", "saas")
 TAUS = 4
@@ -58,11 +62,17 @@ class Surrogate:
         return torch.as_tensor((Y - self.mean) / self.scale)
 
 
-Fit = Callable[[str, Array, Array, int], Surrogate]
+class Fit(Protocol):
+    """`fit`, or what takes its place."""
+
+    def __call__(self, name: str, X: Array, Y: Array, seed: int, layers: int = 0) -> Surrogate:
+        """See `fit`."""
+
+
 Process = Callable[[Tensor, Tensor, int], ExactGP]  # n x d, n x 1, seed
 
 
-def fit(name: str, X: Array, Y: Array, seed: int) -> Surrogate:
+def fit(name: str, X: Array, Y: Array, seed: int, layers: int = 0) -> Surrogate:
     """The surrogate called `name`, fitted to finite observations.
 
     Args:
@@ -70,6 +80,7 @@ def fit(name: str, X: Array, Y: Array, seed: int) -> Surrogate:
         X: `n x d`, in [0, 1].
         Y: `n x m`, bigger is better, finite.
         seed: of everything drawn.
+        layers: how many of the first columns are bits of layers; only `gp` makes a difference.
 
     Raises:
         FitError: the numbers would not have it.
@@ -77,7 +88,7 @@ def fit(name: str, X: Array, Y: Array, seed: int) -> Surrogate:
     """
     if name not in NAMES:
         raise ValueError(f"expected a surrogate of {', '.join(NAMES)}, got {name!r}")
-    return fit_each(name, functools.partial(_fitted, name), X, Y, seed)
+    return fit_each(name, functools.partial(_fitted, name, layers), X, Y, seed)
 
 
 def fit_each(name: str, process: Process, X: Array, Y: Array, seed: int) -> Surrogate:
@@ -112,13 +123,14 @@ def own_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-def _fitted(name: str, X: Tensor, y: Tensor, seed: int) -> ExactGP:
+def _fitted(name: str, layers: int, X: Tensor, y: Tensor, seed: int) -> ExactGP:
     if name == "saas":
         from search import nuts  # needs JAX
 
         return nuts.fitted(X, y, seed)
     if name == "gp":
-        model = SingleTaskGP(X, y, outcome_transform=None)
+        kernel = layered(X.shape[1], layers) if layers else None
+        model = SingleTaskGP(X, y, outcome_transform=None, covar_module=kernel)
         return most_likely(model, {"ftol": TOLERANCE})
     model = EnsembleMapSaasSingleTaskGP(
         X, y, num_taus=TAUS, taus=_taus(seed), outcome_transform=None

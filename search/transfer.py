@@ -101,7 +101,8 @@ class _User:
         corner = source.reference or reference_point(objectives, rows, next(iter(bases), None))
         tried = [o.config for o in usable]
         self._space = space
-        self._fitted = surrogate.fit(MODEL, self._inputs(tried), oriented(objectives, rows), seed=0)
+        inputs, outcomes = self._inputs(tried), oriented(objectives, rows)
+        self._fitted = surrogate.fit(MODEL, inputs, outcomes, 0, space.layer_columns)
         self._corner = oriented(objectives, [corner])[0]
         means = self._means(tried)
         signs = oriented(objectives, [(1.0,) * len(objectives)])[0]

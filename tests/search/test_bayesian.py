@@ -47,11 +47,13 @@ class Failing:
         self.times = times
         self.seeds: list[int] = []
 
-    def __call__(self, name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
+    def __call__(
+        self, name: str, X: np.ndarray, Y: np.ndarray, seed: int, layers: int = 0
+    ) -> surrogate.Surrogate:
         self.seeds.append(seed)
         if len(self.seeds) <= self.times:
             raise surrogate.FitError("made to fail")
-        return surrogate.fit(name, X, Y, seed)
+        return surrogate.fit(name, X, Y, seed, layers)
 
 
 COMPLETED = observed(
@@ -73,8 +75,10 @@ def test_it_proposes_what_trying_everything_proposes(name: str, seed: int) -> No
     """The best of the whole space under the acquisition function, one pending."""
     fits: list[tuple[surrogate.Surrogate, np.ndarray, int]] = []
 
-    def spy(name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
-        fits.append((surrogate.fit(name, X, Y, seed), X, seed))
+    def spy(
+        name: str, X: np.ndarray, Y: np.ndarray, seed: int, layers: int = 0
+    ) -> surrogate.Surrogate:
+        fits.append((surrogate.fit(name, X, Y, seed, layers), X, seed))
         return fits[-1][0]
 
     sampler = SurrogateSampler(name, Design("sobol", 4), fit=spy)
@@ -110,8 +114,10 @@ def test_a_proposal_says_what_share_it_is_expected_to_add() -> None:
     """As worked out from the surrogate that it came from; of several, the later ones add less."""
     fits: list[surrogate.Surrogate] = []
 
-    def spy(name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
-        fits.append(surrogate.fit(name, X, Y, seed))
+    def spy(
+        name: str, X: np.ndarray, Y: np.ndarray, seed: int, layers: int = 0
+    ) -> surrogate.Surrogate:
+        fits.append(surrogate.fit(name, X, Y, seed, layers))
         drawn_by.append(seed)
         return fits[-1]
 
@@ -156,9 +162,11 @@ def test_several_proposals_cost_one_fit() -> None:
 def test_the_anchor_and_failures_are_left_out_of_the_fit() -> None:
     fit, seen = Failing(0), []
 
-    def spy(name: str, X: np.ndarray, Y: np.ndarray, seed: int) -> surrogate.Surrogate:
+    def spy(
+        name: str, X: np.ndarray, Y: np.ndarray, seed: int, layers: int = 0
+    ) -> surrogate.Surrogate:
         seen.append((X, Y))
-        return fit(name, X, Y, seed)
+        return fit(name, X, Y, seed, layers)
 
     others = [Observation(BASE_CONFIG, BASE), Observation(next(SPACE.enumerate()), None)]
     completed = [others[0], *COMPLETED, others[1]]
