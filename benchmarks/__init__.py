@@ -1,7 +1,5 @@
 """Measurements: what is printed here may stand in the documentation. Not installed with Milpa.
 
-transfer            a new user's search with and without what others' studies advise
-budget              a total of trials shared alike, and by what the next one promises
 real_users          a search and its comparison on users of a data set
 training            what trials cost, against Tune with PEFT: `make bench-train`
     workload            users as tokens, and trials: what every side does
@@ -11,9 +9,6 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     baseline_tune_peft  such trials by Ray Tune, in two forms
     meter               CPU-seconds and memory of a command's processes
     training_table      the figures as a table
-stopping            what stopping trials early saves and costs, on recorded trials
-    record              trains a space of configurations for some users, and keeps every result
-    recorded_problem    the table that this makes
 pack_sizes          1 to 16 memories in a pack
 samplers            what each sampler reaches in so many trials: `make bench-search`
     problem             made-up users whose front is known
@@ -25,6 +20,11 @@ samplers            what each sampler reaches in so many trials: `make bench-sea
     standings           figures and tables
     drawing             lines as SVG
     surrogates          what a surrogate may see, and its kernel: the losers too
+transfer            a new user's search with and without what others' studies advise
+budget              a total of trials shared alike, and by what the next one promises
+stopping            what stopping trials early saves and costs, on recorded trials
+driver              what a search costs beside its training, by thousands of trials
+    stand_in            a packer's bench that takes milliseconds
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device
     short_users         made-up users with short items, and their trials

@@ -12,7 +12,7 @@ from typing import Any
 from search.pareto import Objective
 from search.space import SearchSpace
 
-VERSION = 1
+VERSION = 2
 NAME = "milpa"  # of the study attribute
 BASE = "base"  # of the one that names the base
 

@@ -35,7 +35,7 @@ ATTEMPTS = 10  # at opening a new database that others are opening too
 LOCK_SECONDS = 60.0  # that a writer waits for another
 
 State = Literal["pending", "completed", "failed", "stopped"]
-_STATES: Mapping[TrialState, State] = {
+STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "completed",
     TrialState.FAIL: "failed",
     TrialState.PRUNED: "stopped",
@@ -173,8 +173,11 @@ def scrub(storage: RDBStorage) -> None:
 
 def template(space: SearchSpace, proposal: Proposal, seed: int, parameters: int) -> FrozenTrial:
     """A waiting trial to be stored."""
-    config, promised = proposal.config, {} if proposal.gain is None else {"gain": proposal.gain}
-    found = _parameters(space, config)
+    config, found = proposal.config, _parameters(space, proposal.config)
+    # NOTE: to Optuna every attribute is a row of its own, and a query before it.
+    asked = {"parameters": parameters, "source": proposal.source, "seed": seed}
+    if proposal.gain is not None:
+        asked["gain"] = proposal.gain
     return FrozenTrial(
         number=-1,
         trial_id=-1,
@@ -187,10 +190,7 @@ def template(space: SearchSpace, proposal: Proposal, seed: int, parameters: int)
         distributions={name: distribution for name, (_, distribution) in found.items()},
         user_attrs={
             "active_layers": ", ".join(map(str, config.layers)) or "none",
-            "parameters": parameters,
-            "source": proposal.source,
-            "seed": seed,
-            **promised,
+            "asked": asked,
         },
         system_attrs={},
         intermediate_values={},
@@ -200,16 +200,17 @@ def template(space: SearchSpace, proposal: Proposal, seed: int, parameters: int)
 def from_stored(stored: FrozenTrial) -> Trial:
     """A stored trial."""
     attributes = stored.user_attrs
+    asked = attributes["asked"]
     return Trial(
         id=stored._trial_id,
         number=stored.number,
         config=_config(stored.params),
-        state=_STATES.get(stored.state, "pending"),
-        source=attributes["source"],
-        seed=attributes["seed"],
-        parameters=attributes["parameters"],
+        state=STATES.get(stored.state, "pending"),
+        source=asked["source"],
+        seed=asked["seed"],
+        parameters=asked["parameters"],
         values=tuple(stored.values) if stored.state == TrialState.COMPLETE else None,
-        gain=attributes.get("gain"),
+        gain=asked.get("gain"),
         measured=attributes.get("measured", {}),
         reason=attributes.get("reason"),
     )

@@ -4,9 +4,8 @@ The storage is the truth. What is asked is stored as waiting before anybody hear
 told becomes complete, failed or stopped in one transaction, with all that was measured written
 before. So a run that died goes on with `pending()`, in order, and asks for new proposals after.
 
-A *stopped* trial was not worth finishing (see `stopping`). It has no values: what it had reached is
-no result, and stands in what was measured alone. Like a failed one it is forbidden from then on and
-no surrogate learns from it; unlike a failed one nothing went wrong.
+A *stopped* trial was not worth finishing (see `stopping`). It has no values: what it had reached
+stands in what was measured alone. Like a failed one it is forbidden from then on.
 
 The first trial is the *anchor*: the base itself, which a winner has to beat. `completed()` is in
 the order of asking (trial numbers), not of coming back: samplers see the same sequence after a
@@ -16,9 +15,11 @@ A study is read at opening and has one writer; others may read its storage. Its 
 digest, and nothing else of the user is stored.
 """
 
+import json
 import logging
 import math
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -29,7 +30,7 @@ from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
 from search.samplers import Evidence, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
-from search.storage import Trial, created, from_stored, template
+from search.storage import STATES, Trial, created, from_stored, template
 
 REFERENCE = "reference_point"
 PORTFOLIO = "portfolio"
@@ -228,11 +229,7 @@ class Study:
         return self._finish(number, TrialState.FAIL, None, {"reason": reason})
 
     def stop(self, number: int, reason: str, measured: Mapping[str, Any] | None = None) -> Trial:
-        """A pending trial, stopped before its end: no values, and forbidden from now on.
-
-        Raises:
-            KeyError: there is no such trial.
-        """
+        """A pending trial, stopped before its end: no values, and forbidden from now on."""
         attributes = {"reason": reason, "measured": dict(measured or {})}
         return self._finish(number, TrialState.PRUNED, None, attributes)
 
@@ -286,7 +283,9 @@ class Study:
         except UpdateFinishedTrialError:  # told by a process that was thought dead
             self._read(trial.id)
             return self._finish(number, state, values, attributes)
-        return self._read(trial.id)
+        kept = json.loads(json.dumps(dict(attributes)))  # as it will be read
+        self._trials[number] = replace(trial, state=STATES[state], values=values, **kept)
+        return self._trials[number]
 
     def _read(self, trial_id: int) -> Trial:
         trial = from_stored(self._storage.get_trial(trial_id))
