@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +25,7 @@ from rich.progress import Progress
 
 from cluster import comparison_text
 from cluster.comparison import Compared, Comparison, Model, mean_of
+from cluster.connection import output_is_logged
 from cluster.results import Measured, Results, UserResult, load, write_private
 from models.base import Base
 from models.catalog import personalizer
@@ -86,9 +87,19 @@ def compare(
     comparison = _Run(run, results, seed, strangers, items).comparison(device, console)
     write_private(folder / "compare.json", json.dumps(comparison.to_json(), indent=1))
     write_private(folder / "compare.md", comparison_text.markdown(comparison))
-    comparison_text.show(comparison, console)
+    # NOTE: what a submitted job prints is a log of the cluster's, and logs name nobody.
+    comparison_text.show(
+        _by_digest(comparison, results) if output_is_logged() else comparison, console
+    )
     console.print(f"Written to {folder / 'compare.md'} and {folder / 'compare.json'}.")
     return comparison
+
+
+def _by_digest(comparison: Comparison, results: Results) -> Comparison:
+    digests = {user.user_id: user.digest for user in results.users}
+    users = tuple(replace(user, user_id=user.digest) for user in comparison.users)
+    withdrawn = tuple(digests[user_id] for user_id in comparison.withdrawn)
+    return replace(comparison, users=users, withdrawn=withdrawn)
 
 
 def draw_strangers(

@@ -162,6 +162,20 @@ def test_the_original_base_is_the_one_before_the_population(run: Run, found: Com
     assert found.contrasts(found.users)[-1].to == "original"
 
 
+def test_what_a_submitted_job_prints_names_nobody(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run.folder, tmp_path, dirs_exist_ok=True)
+    Registry(tmp_path / "registry").withdraw("ben")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    printed = io.StringIO()
+    compare(tmp_path, items=1, device="cpu", console=Console(file=printed, width=300))
+    for user in run.results.users:
+        assert user.user_id not in printed.getvalue()
+        assert user.digest in printed.getvalue()
+        assert user.user_id in (tmp_path / "compare.md").read_text()
+
+
 def test_strangers_are_the_mean_over_their_memories(run: Run, found: Comparison) -> None:
     ann = found.users[0]
     names = {user.digest: user.user_id for user in run.results.users}
