@@ -107,7 +107,8 @@ class _Grounds:
         self.volume = hypervolume(objectives, rows, corner)
         self.seeds = [_mixed(seed, len(usable), attempt) for attempt in range(ATTEMPTS)]
         X, Y = self.features(self.observed), oriented(objectives, rows)
-        fit = functools.partial(sampler.fit, name, X, Y, layers=space.layer_columns)
+        layers = space.layer_count if space.search_layers else 0
+        fit = functools.partial(sampler.fit, name, X, Y, layers=layers)
         self.fitted = functools.cache(fit)
 
     def best(self, pending: Sequence[MemoryConfig], taken: set[MemoryConfig]) -> Proposal | str:

@@ -253,11 +253,6 @@ class SearchSpace:
             rate = self.learning_rates[round(columns.pop(0) * (len(self.learning_rates) - 1))]
         return self.canonical(marked, count, rank, rate)
 
-    @property
-    def layer_columns(self) -> int:
-        """How many of an encoding's first columns are bits of layers."""
-        return self.layer_count if self.search_layers else 0
-
     def features(self, configs: Sequence[MemoryConfig], *, derived: bool = False) -> Array:
         """`n x d` encodings; `derived` adds log2 of the trainable parameters, in [0, 1].
 

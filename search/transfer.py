@@ -45,7 +45,7 @@ LARGEST = 6  # configurations
 CLEARLY = 2.0  # standard errors that the gain must exceed
 DESIGNS = 8  # drawn to see what the design alone would reach
 DIRECTIONS = 64
-MODEL = "gp"
+MODEL = "gp"  # that holds no layers alike: what `benchmarks/transfer.py` measured
 KEPT = 64  # users whose processes are kept in memory: fitting one takes longer than all the rest
 
 Array = NDArray[np.float64]
@@ -101,8 +101,7 @@ class _User:
         corner = source.reference or reference_point(objectives, rows, next(iter(bases), None))
         tried = [o.config for o in usable]
         self._space = space
-        inputs, outcomes = self._inputs(tried), oriented(objectives, rows)
-        self._fitted = surrogate.fit(MODEL, inputs, outcomes, 0, space.layer_columns)
+        self._fitted = surrogate.fit(MODEL, self._inputs(tried), oriented(objectives, rows), seed=0)
         self._corner = oriented(objectives, [corner])[0]
         means = self._means(tried)
         signs = oriented(objectives, [(1.0,) * len(objectives)])[0]
