@@ -39,6 +39,7 @@ from cluster.progress import Progress
 from cluster.searcher import StudySearcher
 from cluster.shard import ShardPlan
 from cluster.studies import SearchPlan
+from cluster.trial import Trial
 from search.samplers import SAMPLERS, SamplerSettings
 from search.space import SearchSpace
 from search.storage import open_storage, sqlite_url
@@ -242,17 +243,12 @@ def _ms(first: Sample, last: Sample) -> float:
     return round(1e3 * (last.cpu_seconds - first.cpu_seconds) / done, 1)
 
 
-def _nothing(config: dict[str, Any]) -> dict[str, float]:
-    return {"loss_nats": 1.0, "rouge_l": 0.5}
-
-
 def no_op(trials: int, slots: int, out: Path) -> float:
-    """CPU milliseconds a trial of Tune's controller over a function that does nothing."""
-    from cluster.trial import Trial
+    """CPU milliseconds a trial of Tune's controller over a trainable that does nothing."""
 
     class NoOp(Trial):
         def step(self) -> dict[str, Any]:
-            return {**_nothing({}), "done": True}
+            return {"loss_nats": 1.0, "rouge_l": 0.5, "done": True}
 
     with connected(None, slots, f"bench-{secrets.token_hex(4)}", lambda _: None, float("inf")):
         resources = ray.tune.PlacementGroupFactory([{"CPU": 0, SLOT: 1}])
