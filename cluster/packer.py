@@ -148,8 +148,10 @@ class Packer:
                 self._tell(name, event)
 
     def _tell(self, name: str, event: Event) -> None:
-        if name in self._tasks:
-            self._tasks[name].add(event)
+        task = self._tasks.get(name)
+        if task is None:  # it was left or stopped during this very step
+            return
+        task.add(event)
         if event["done"]:
             self._log.info("%s ended", name)
         if event.get("lost"):
