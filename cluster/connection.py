@@ -87,7 +87,8 @@ def connected(
     Args:
         address: an existing cluster's; None starts one here, or in a submitted job takes the
             cluster that the job runs on.
-        slots: places in a pack of an embedded Ray; None takes the device's usual number.
+        slots: places of an embedded Ray, on each GPU or on the CPU in all; None takes the usual
+            number.
         namespace: where this run's named actors live.
         note_temporary: called with the embedded Ray's temporary folder.
         packer_bytes: what a packer holds on a CPU; infinite where that is not known.

@@ -74,7 +74,7 @@ class Experiment:
     repeat_winner: Annotated[int, "Train winner and runner-up so often again, to be sure."] = 0
     items: Annotated[int, "Most validation items answered and scored."] = 32
     dtype: Annotated[Dtype, "The base's numbers; auto: bfloat16 where it is native."] = "auto"
-    slots: Annotated[int | None, "Places in a pack: 4 on a CPU, 16 on a GPU."] = None
+    slots: Annotated[int | None, "Trials at once: 4 on a CPU, 16 on each GPU."] = None
 
     def __post_init__(self) -> None:
         lowest = {
