@@ -18,7 +18,7 @@ import torch
 from benchmarks.device import Stopwatch
 from cluster.subjects import Subject
 from models.base import Base
-from models.milp import Milp
+from models.milp import Milp, lora_of
 from models.personalizer import Finished, Task, attach
 from models.scoring import evaluation_items, score
 from search.space import MemoryConfig
@@ -115,7 +115,7 @@ class _Pack:
                 self._fitting.add(task)
             done = {end.key for end in self.ended}
             running = [task for key, task in self._tasks.items() if key not in done]
-            self.trials.together.append(tuple(task.configuration for task in running))
+            self.trials.together.append(tuple(lora_of(task) for task in running))
             self.ended += self._fitting.step()[1]
 
     def score(self) -> None:

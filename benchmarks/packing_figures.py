@@ -7,6 +7,7 @@ import statistics
 from benchmarks.packed_trials import Trials
 from benchmarks.packing_setup import Setup
 from models.cost import Costs
+from models.milp import lora_of
 
 Figures = dict[str, float | None]
 LEAN_BYTES = 16  # of a weight of a memory: itself, gradient and two moments, in float32
@@ -78,7 +79,7 @@ def held(setup: Setup, trials: Trials, costs: Costs) -> Figures:
 
 def _batch_bytes(setup: Setup, tokens: int, costs: Costs) -> float:
     """Of the trials' mean configuration, in a pack whose lowest layer is the first."""
-    layers = statistics.fmean(costs.token_bytes(task.configuration, 0) for task in setup.tasks)
+    layers = statistics.fmean(costs.token_bytes(lora_of(task), 0) for task in setup.tasks)
     predicted = sum(work.predicted_tokens for work in setup.work)
     share = predicted / sum(work.trained_tokens for work in setup.work)
     return tokens * layers + costs.head_bytes(round(tokens * share))

@@ -13,6 +13,7 @@ from benchmarks.workload import PlannedTrial, Workload
 from cluster.experiment import Experiment
 from cluster.subjects import Subject
 from models.base import Base
+from models.milp import lora_of
 from models.personalizer import Task
 
 EXPERIMENT = Experiment("made up", "random")
@@ -51,5 +52,5 @@ class Setup:
 
 
 def _planned(task: Task, person: int) -> PlannedTrial:
-    config = task.configuration
+    config = lora_of(task)
     return PlannedTrial(person, config.layers, config.rank, config.learning_rate, task.seed)

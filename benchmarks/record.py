@@ -29,9 +29,9 @@ import torch
 
 from benchmarks.recorded_problem import Record, Table
 from models.base import Base
-from models.catalog import personalizer
+from models.catalog import attach_all, frame_all, personalizer
 from models.history import Histories, Split, TooShort, split, user_digest
-from models.personalizer import Finished, Report, Task, attach
+from models.personalizer import Finished, Report, Task
 from models.scoring import answer_limit, evaluation_items, score
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
@@ -199,16 +199,15 @@ def _scored(
     base: Base, ended: Sequence[tuple[_Wanted, Finished]], reports: dict[str, list[Report]]
 ) -> Iterator[Record]:
     """Records of what has ended, all scored in the same batches; a failure is infinitely bad."""
-    method = personalizer("milp")
     alive = [(one, end) for one, end in ended if end.error is None]
     people = [one.person for one, _ in alive]
     found = score(
         base,
-        attach(method, base),
+        attach_all(base),
         [end.state for _, end in alive],
         [evaluation_items(person.parts.validation, ITEMS) for person in people],
         [person.answer_tokens for person in people],
-        prompt=method.prompt,
+        frame=frame_all(base),
         loss_items_of=[evaluation_items(person.parts.validation) for person in people],
     )
     values = {

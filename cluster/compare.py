@@ -28,10 +28,10 @@ from cluster.comparison import Compared, Comparison, Model, mean_of
 from cluster.connection import output_is_logged
 from cluster.results import Measured, Results, UserResult, load, write_private
 from models.base import Base
-from models.catalog import personalizer
+from models.catalog import attach_all, frame_all
 from models.history import Histories, Interaction, UserSaid, split, user_texts
 from models.persona import Persona, anchors
-from models.personalizer import UserState, attach
+from models.personalizer import UserState
 from models.registry import Registry
 from models.scoring import answer_limit, answers, evaluation_items, losses, scores_of
 
@@ -124,7 +124,6 @@ class _Run:
         self._results, self._seed, self._strangers, self._items = results, seed, strangers, items
         self._histories = Histories.open(folder / "data")
         self._registry = Registry(folder / "registry")
-        self._method = personalizer("milp")
         self._merged = None if results.population is None else folder / "base"
         self._dtype: str = results.experiment.get("dtype", "auto")
         self._user_said: UserSaid = results.experiment.get("user_said", "response")
@@ -197,13 +196,13 @@ class _Run:
         self, base: Base, tried: Sequence[Tried], measured: dict[str, dict[Model, Measured]]
     ) -> None:
         """Adds what was tried to `measured`, all of it in the same batches."""
-        attached, words = attach(self._method, base), self._method.prompt
+        attached, frame = attach_all(base), frame_all(base)
         states = [state for _, _, states in tried for state in states]
         subjects = [self._subjects[user.digest] for user, _, states in tried for _ in states]
         limits = [answer_limit(base, subject.train) for subject in subjects]
-        found = losses(base, attached, states, [s.items for s in subjects], words)
+        found = losses(base, attached, states, [s.items for s in subjects], frame)
         asked = [subject.answered for subject in subjects]
-        texts = answers(base, attached, states, asked, limits, words)
+        texts = answers(base, attached, states, asked, limits, frame)
         scores = iter(
             Measured.of(scores_of(subject.answered, loss, said, subject.persona))
             for subject, loss, said in zip(subjects, found, texts, strict=True)

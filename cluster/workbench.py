@@ -24,9 +24,9 @@ from cluster.subjects import Subject, Subjects
 from cluster.trial import Event
 from cluster.winners import publish, without_memory
 from models.base import Base
-from models.catalog import personalizer
+from models.catalog import attach_all, frame_all, personalizer
 from models.gain import GainMatrix, gain_matrix
-from models.personalizer import Budget, Finished, Task, attach
+from models.personalizer import Budget, Finished, Task
 from models.published import BaseIdentity
 from models.registry import Registry
 from models.scoring import answers, evaluation_items, losses, mean_rouge_l, score
@@ -69,7 +69,7 @@ class Workbench:
         self._base = Base.load(settings.base, settings.device, settings.experiment.dtype)
         self._method = personalizer("milp")
         self._fitting = self._method.start(self._base)
-        self._attach = attach(self._method, self._base)
+        self._attach, self._frame = attach_all(self._base), frame_all(self._base)
         self._subjects = Subjects(self._folder, self._base, settings.experiment.items)
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, Finished] = {}
@@ -173,7 +173,7 @@ class Workbench:
             {digest: evaluation_items(user.validation) for digest, user in users.items()},
             seed,
             answer_limits={digest: user.answer_tokens for digest, user in users.items()},
-            prompt=self._method.prompt,
+            frame=self._frame,
         )
 
     def _add(
@@ -210,7 +210,7 @@ class Workbench:
             states,
             [user.items for user in users],
             [user.answer_tokens for user in users],
-            self._method.prompt,
+            self._frame,
         )
         untrained = [i for i, end in enumerate(ends) if end.loss_nats is None]
         found = losses(
@@ -218,7 +218,7 @@ class Workbench:
             self._attach,
             [states[i] for i in untrained],
             [evaluation_items(users[i].validation) for i in untrained],
-            self._method.prompt,
+            self._frame,
         )
         base_nats = {i: loss.nats for i, loss in zip(untrained, found, strict=True)}
         return [
@@ -246,7 +246,7 @@ class Workbench:
         user, persona = job.user, job.user.persona(self._experiment.user_said)
         items, strength = evaluation_items(user.validation), 1.0
         if state is not None:
-            state, strength = moderated(self._base, self._attach, state, items, self._method.prompt)
+            state, strength = moderated(self._base, self._attach, state, items, self._frame)
         base, won = score(
             self._base,
             self._attach,
@@ -254,7 +254,7 @@ class Workbench:
             [user.items] * 2,
             [user.answer_tokens] * 2,
             [persona] * 2,
-            self._method.prompt,
+            self._frame,
             [items] * 2,
         )
         identity = BaseIdentity.of(self._base)

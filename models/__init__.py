@@ -27,7 +27,13 @@ trainer.py       packed training: memories join and leave between steps
 peak.py          the most bytes that a piece of work holds
 cost.py          what a pack costs in bytes, and how much of it runs at once
 decoding.py      answers of rows of different users in one running batch
+soft.py          soft tokens: vectors in the place of a prompt's first embeddings
+parts.py         what a row runs under: a LoRA, soft tokens
+options.py       configurations of methods that search no layers
 personalizer.py  what every method offers: Personalizer, Task, UserState
+encoder.py       texts to vectors, by the base or by an encoder from the hub
+jointly.py       training what a method shares, on many people at once
+fitting.py       how a method's tasks run
 milp.py          the main method: memory injection, then instruction tuning
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
@@ -42,5 +48,6 @@ storage.py       content-addressed folders, written whole or not at all
 peft_format.py   a user state as a PEFT adapter
 published.py     what a published state says of itself
 pointer.py       which of a user's states is current
+sharing.py       what a method shares between its users, and where it is kept
 registry.py      published user states on disk
 """

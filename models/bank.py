@@ -1,7 +1,8 @@
 """Many LoRA memories side by side on one frozen base: each row of a batch runs under its own.
 
-The bank hooks every feed-forward matrix of the base once. Inside `rows(...)`, row i of any batch
-gets `W x + B A x` with the A and B of its own memory (MiLP, equation 1: no scaling), or `W x`.
+The bank hooks every matrix of the base that may hold a memory once. Inside `rows(...)`, row i of
+any batch gets `W x + B A x` with the A and B of its own memory (MiLP, equation 1: no scaling), or
+`W x`.
 Training, validation and serving run this same code. Memories of one rank with like numbers of rows
 share a batched product (`models/lowrank.py`); what a memory computes does not depend on its
 neighbours beyond floating-point summation order.
@@ -18,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,8 +27,10 @@ from torch import Tensor, nn
 
 from models.base import Base
 from models.lowrank import Product, add_products
-from models.personalizer import UserState
 from search.space import MemoryConfig
+
+if TYPE_CHECKING:
+    from models.personalizer import UserState
 
 LIKE_COUNTS = 0.75  # of the most rows: memories with fewer get a product of their own
 
@@ -44,16 +47,20 @@ class Memory:
     pairs: Mapping[str, Pair]
 
     @classmethod
-    def initialise(cls, base: Base, configuration: MemoryConfig, seed: int) -> Memory:
+    def initialise(
+        cls, base: Base, configuration: MemoryConfig, seed: int, on_attention: bool = False
+    ) -> Memory:
         """A fresh memory: A Kaiming-uniform as in PEFT, B zero; float32 (float64 on such a base).
 
-        Drawn on the CPU from its own generator, so that it is the same on every device.
+        Drawn on the CPU from its own generator, so that it is the same on every device. It lies on
+        feed-forward matrices, or else on those of queries and values.
         """
+        shapes = base.attention_shapes if on_attention else base.matrix_shapes
         generator = torch.Generator().manual_seed(seed)
         kind = torch.promote_types(base.dtype, torch.float32)
         pairs = {}
         for layer in configuration.layers:
-            for name, (features_in, features_out) in base.matrix_shapes(layer).items():
+            for name, (features_in, features_out) in shapes(layer).items():
                 a_RI = torch.empty(configuration.rank, features_in, dtype=kind)
                 nn.init.kaiming_uniform_(a_RI, a=math.sqrt(5), generator=generator)
                 b_OR = torch.zeros(features_out, configuration.rank, dtype=kind)
@@ -70,16 +77,14 @@ class Memory:
         Raises:
             ValueError: a tensor has no place on this base, or a wrong shape.
         """
-        shapes = {n: s for i in range(base.layer_count) for n, s in base.matrix_shapes(i).items()}
+        shapes = base.places
         names = {name.rsplit(".lora_", 1)[0] for name in state.tensors}
         pairs, ranks = {}, set()
         for name in sorted(names):
             a_RI = state.tensors.get(f"{name}.lora_A.weight")
             b_OR = state.tensors.get(f"{name}.lora_B.weight")
             if name not in shapes or a_RI is None or b_OR is None:
-                raise ValueError(
-                    f"expected a LoRA pair of a feed-forward matrix, got {name[:80]!r}"
-                )
+                raise ValueError(f"expected a LoRA pair of a matrix of the base, got {name[:80]!r}")
             expected = shapes[name]
             if (a_RI.shape[1], b_OR.shape[0]) != expected or a_RI.shape[0] != b_OR.shape[1]:
                 got = f"A {tuple(a_RI.shape)}, B {tuple(b_OR.shape)}"
@@ -116,7 +121,7 @@ class Bank:
         self._device = base.device
         self._row_count = 0
         self._plan: Plan = {}
-        for layer in base.feed_forward:
+        for layer in (*base.feed_forward, *base.attention):
             for name, module in layer.items():
                 module.register_forward_hook(self._hook(name))
 

@@ -30,9 +30,10 @@ LARGEST_CONTEXT = 4096  # rows longer than this are cut, whatever the base could
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model with its tokenizer, prompt format and feed-forward layers.
+    """A frozen model with its tokenizer, prompt format and layers.
 
-    `feed_forward[i]` maps the full name of each feed-forward matrix of layer i to its module.
+    `feed_forward[i]` maps the full name of each feed-forward matrix of layer i to its module,
+    `attention[i]` that of the matrices of its queries and values.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Base:
     prompt: PlainPrompt
     family: Family
     feed_forward: tuple[dict[str, nn.Module], ...]
+    attention: tuple[dict[str, nn.Module], ...]
     context: int
     position_offset: int
     fingerprint: str
@@ -86,18 +88,19 @@ class Base:
         context, offset = _context(model.config)
         prompt = prompt_format(tokenizer, context)
         modules = dict(model.named_modules())
-        layers = tuple(
-            {
-                f"{family.layers}.{i}.{m}": modules[f"{family.layers}.{i}.{m}"]
-                for m in family.matrices
-            }
-            for i in range(len(modules[family.layers]))
+        paths = [f"{family.layers}.{i}" for i in range(len(modules[family.layers]))]
+        feed_forward, attention = (
+            tuple({f"{path}.{m}": modules[f"{path}.{m}"] for m in matrices} for path in paths)
+            for matrices in (family.matrices, family.attention)
         )
         if fingerprint is None and Path(name).is_dir():
             fingerprint = fingerprint_of(Path(name), prompt.name)
         elif fingerprint is None:
             fingerprint = fingerprint_of_model(model, tokenizer, prompt.name)
-        return cls(name, model, tokenizer, prompt, family, layers, context, offset, fingerprint)
+        return cls(
+            name, model, tokenizer, prompt, family, feed_forward, attention, context, offset,
+            fingerprint,
+        )  # fmt: skip
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +130,27 @@ class Base:
     def matrix_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
         """(features in, features out) of each feed-forward matrix of a layer."""
         return {name: _features(module) for name, module in self.feed_forward[layer].items()}
+
+    def attention_shapes(self, layer: int) -> dict[str, tuple[int, int]]:
+        """(features in, features out) of the matrices of a layer's queries and values."""
+        return {name: _features(module) for name, module in self.attention[layer].items()}
+
+    @property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """(features in, features out) of every matrix that a LoRA may be added to, by full name."""
+        layers = range(self.layer_count)
+        shapes = [{**self.matrix_shapes(i), **self.attention_shapes(i)} for i in layers]
+        return {name: shape for layer in shapes for name, shape in layer.items()}
+
+    @property
+    def width(self) -> int:
+        """D: features of a token's embedding, and of a soft token."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def hidden_width(self) -> int:
+        """Features of a hidden state."""
+        return int(self.model.config.get_text_config().hidden_size)
 
     @property
     def smallest_dimension(self) -> int:

@@ -1,12 +1,13 @@
-"""Name -> personalizer."""
+"""Name -> personalizer, and a base as any of them runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from models.base import Base
 from models.milp import Milp
 from models.nothing import Nothing
-from models.personalizer import Personalizer
+from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
 
 PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {"milp": Milp, "none": Nothing}
 
@@ -20,3 +21,13 @@ def personalizer(name: str) -> Personalizer:
     if name not in PERSONALIZERS:
         raise ValueError(f"expected one of {', '.join(sorted(PERSONALIZERS))}; got {name[:80]!r}")
     return PERSONALIZERS[name]()
+
+
+def attach_all(base: Base) -> Attach:
+    """A context in which each row runs under its state, whatever method made it."""
+    return attach_each({name: make() for name, make in PERSONALIZERS.items()}, base)
+
+
+def frame_all(base: Base) -> Frame:
+    """A query with what the method of a state puts before it."""
+    return frame_each({name: make() for name, make in PERSONALIZERS.items()}, base)

@@ -150,7 +150,7 @@ class Decoder:
             tokens_BT[i, : len(prompt)] = torch.tensor(prompt)
         positions = torch.arange(width, device=base.device) + base.position_offset
         cache = DynamicCache()
-        with self._attach(list(states)):
+        with self._attach(list(states), prompts):
             hidden_BTD = base.model.base_model(
                 input_ids=tokens_BT.to(base.device),
                 position_ids=positions.expand(len(prompts), -1),

@@ -23,8 +23,8 @@ from scipy.stats import bootstrap
 
 from models.base import Base
 from models.history import Interaction
-from models.personalizer import Attach, UserState
-from models.scoring import Recall, Words, answers, losses, recall
+from models.personalizer import Attach, Frame, UserState
+from models.scoring import Recall, answers, losses, recall
 
 STRANGERS = 4
 RESAMPLES = 9999
@@ -91,7 +91,7 @@ def gain_matrix(
     seed: int,
     strangers: int = STRANGERS,
     answer_limits: Mapping[str, int] | None = None,
-    prompt: Words | None = None,
+    frame: Frame | None = None,
 ) -> GainMatrix:
     """Every user's own memory and `strangers` others on that user's held-out items.
 
@@ -101,18 +101,18 @@ def gain_matrix(
         seed: draws the strangers.
         answer_limits: each user's limit of new tokens. None leaves recall out: it needs answers,
             which cost far more than losses.
-        prompt: adds a method's words to a query.
+        frame: puts before a query what a method adds to it.
     """
     users = tuple(items)
     drawn = strangers_of(users, states, strangers, seed)
     tried = [(owner, user) for user in users for owner in (user, *drawn[user])]
     memories = [states[owner] for owner, _ in tried]
     items_of = [items[user] for _, user in tried]
-    loss = [found.nats for found in losses(base, attach, memories, items_of, prompt)]
+    loss = [found.nats for found in losses(base, attach, memories, items_of, frame)]
     shares = None
     if answer_limits is not None and any(i.fact for part in items.values() for i in part):
         limits = [answer_limits[user] for _, user in tried]
-        texts_of = answers(base, attach, memories, items_of, limits, prompt)
+        texts_of = answers(base, attach, memories, items_of, limits, frame)
         shares = [_share(recall(i, t)) for i, t in zip(items_of, texts_of, strict=True)]
     return GainMatrix(
         users,

@@ -48,7 +48,8 @@ def row_losses(
     """(summed nats, predicted tokens) of each row, row i under `states[i]`."""
     sums = [0.0] * len(rows)
     for batch in batches(rows, default_padded_tokens(base.device), base.device):
-        with attach([states[i] for i in batch]):
+        prompts = [rows[i].tokens[: rows[i].predict_from] for i in batch]
+        with attach([states[i] for i in batch], prompts):
             nll_B = row_nll(base, [rows[i] for i in batch])
         for i, nll in zip(batch, nll_B.tolist(), strict=True):
             sums[i] = nll

@@ -15,18 +15,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from functools import partial
+from typing import cast
 from weakref import WeakKeyDictionary
 
-from models.bank import Bank, Memory
+from models.bank import Memory
 from models.base import Base
 from models.cost import room_bytes
+from models.fitting import Course, TrainedFitting
 from models.history import Interaction, user_texts
-from models.personalizer import Budget, Finished, Report, Task, UserState
+from models.options import NO_OPTIONS
+from models.parts import Parts
+from models.personalizer import (
+    Budget,
+    Configuration,
+    Framed,
+    Person,
+    Shared,
+    Task,
+    UserState,
+)
 from models.prompt import Row, newlines
 from models.trainer import Trainer
-from models.training import Stage, Training
+from models.training import Learner, Stage
+from search.space import MemoryConfig
 
 WINDOW_TOKENS = 256
 
@@ -35,92 +47,77 @@ class Milp:
     """Personalizer: a searched LoRA on some feed-forward layers."""
 
     name = "milp"
+    space = NO_OPTIONS  # searched in `search.space.SearchSpace`
 
     def __init__(self) -> None:
         self._memories: WeakKeyDictionary[UserState, Memory] = WeakKeyDictionary()
 
-    def start(self, base: Base) -> MilpFitting:
+    def learn(
+        self, base: Base, people: Sequence[Person], configuration: Configuration, seed: int
+    ) -> Shared | None:
+        """Nothing but the base is shared."""
+        return None
+
+    def start(self, base: Base) -> TrainedFitting:
         """An empty fitting on a base."""
-        return MilpFitting(base, self.name)
+        room = partial(room_bytes, base.device) if base.device.type == "cuda" else None
+        return TrainedFitting(MilpRecipe(base, self.name), Trainer(base, room=room))
 
-    def attached(
-        self, base: Base, states: Sequence[UserState | None]
-    ) -> AbstractContextManager[None]:
-        """Row i runs under the memory of `states[i]`; a state keeps its memory on the device."""
-        return Bank.of(base).rows([self._memory(base, state) for state in states])
-
-    def prompt(self, state: UserState | None, query: str) -> str:
+    def frame(self, base: Base, state: UserState | None, query: str) -> Framed:
         """The query alone: the memory is in the weights."""
-        return query
+        return Framed(query)
 
-    def _memory(self, base: Base, state: UserState | None) -> Memory | None:
-        if state is None or state.is_base:
-            return None
+    def parts(
+        self,
+        base: Base,
+        states: Sequence[UserState],
+        prompts: Sequence[Sequence[int]] | None,
+    ) -> list[Parts]:
+        """Row i runs under the memory of `states[i]`; a state keeps its memory on the device."""
+        return [Parts(memory=self._memory(base, state)) for state in states]
+
+    def _memory(self, base: Base, state: UserState) -> Memory:
         if state not in self._memories:
             self._memories[state] = Memory.from_state(base, state)
         return self._memories[state]
 
 
-class MilpFitting:
-    """Tasks of the main method in training on one base."""
+class MilpRecipe:
+    """How the main method trains a task: injection, then tuning, of one LoRA."""
 
     def __init__(self, base: Base, method: str) -> None:
-        self._base = base
-        self._method = method
-        on_gpu = base.device.type == "cuda"
-        self._trainer = Trainer(base, room=partial(room_bytes, base.device) if on_gpu else None)
-        self._tasks: dict[str, tuple[Task, dict[str, int]]] = {}
-        self._done: list[Finished] = []
+        self._base, self._method = base, method
 
-    @property
-    def running(self) -> int:
-        """Number of tasks that have not been reported as finished."""
-        return len(self._tasks) + len(self._done)
-
-    def add(self, task: Task) -> None:
-        """Take a task in from the next step on; the empty configuration is finished at once.
+    def course(self, task: Task) -> Course | None:
+        """Both stages; None for the empty configuration, which is the base.
 
         Raises:
             ValueError: nothing to learn or to validate on.
         """
-        if not task.configuration.layers:
-            self._done.append(Finished(task.key, self._state(task, None)))
-            return
+        configuration = lora_of(task)
+        if not configuration.layers:
+            return None
         stages, counts = stages_of(self._base, task)
-        memory = Memory.initialise(self._base, task.configuration, task.seed)
-        self._trainer.add(
-            Training(
-                key=task.key,
-                memory=memory,
-                stages=stages,
-                validation=pair_rows(self._base, task.validation),
-                learning_rate=task.configuration.learning_rate,
-                seed=task.seed,
-                patience_epochs=task.budget.patience_epochs,
-            )
-        )
-        self._tasks[task.key] = (task, counts)
+        memory = Memory.initialise(self._base, configuration, task.seed)
+        validation = pair_rows(self._base, task.validation)
+        return Course(memory, stages, validation, configuration.learning_rate, counts)
 
-    def step(self) -> tuple[list[Report], list[Finished]]:
-        """One optimiser step of every running task."""
-        finished, self._done = self._done, []
-        checkpoints, outcomes = self._trainer.step() if self._tasks else ([], [])
-        reports = [Report(c.key, c.stage, c.epoch, c.steps, c.loss_nats) for c in checkpoints]
-        for outcome in outcomes:
-            task, counts = self._tasks.pop(outcome.key)
-            state = None if outcome.error else self._state(task, outcome.memory)
-            loss = outcome.loss_nats if math.isfinite(outcome.loss_nats) else None
-            finished.append(Finished(task.key, state, outcome.error, loss, outcome.steps, counts))
-        return reports, finished
-
-    def stop(self, key: str) -> None:
-        """Drop a task: it is neither reported nor finished."""
-        self._trainer.stop(key)
-        self._tasks.pop(key, None)
-
-    def _state(self, task: Task, memory: Memory | None) -> UserState:
-        tensors = {} if memory is None else memory.tensors()
+    def state(self, task: Task, learner: Learner | None) -> UserState:
+        """The trained LoRA."""
+        tensors = {} if learner is None else cast(Memory, learner).tensors()
         return UserState(self._method, task.user_id, task.configuration.to_json(), tensors)
+
+
+def lora_of(task: Task) -> MemoryConfig:
+    """The task's configuration, of a LoRA.
+
+    Raises:
+        ValueError: it is of another method.
+    """
+    if not isinstance(task.configuration, MemoryConfig):
+        got = type(task.configuration).__name__
+        raise ValueError(f"expected the configuration of a LoRA, got {got}")
+    return task.configuration
 
 
 def pair_rows(base: Base, interactions: Sequence[Interaction]) -> tuple[Row, ...]:

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from models.base import Base
-from models.personalizer import Finished, Report, Task, UserState
+from models.fitting import ReadFitting
+from models.options import NO_OPTIONS
+from models.parts import Parts
+from models.personalizer import Configuration, Framed, Person, Task, UserState
 
 
 class Nothing:
     """Personalizer that learns nothing."""
 
     name = "none"
+    space = NO_OPTIONS
 
-    def start(self, base: Base) -> NothingFitting:
+    def learn(
+        self, base: Base, people: Sequence[Person], configuration: Configuration, seed: int
+    ) -> None:
+        """Nothing is shared."""
+
+    def start(self, base: Base) -> ReadFitting:
         """An empty fitting."""
-        return NothingFitting()
+        return ReadFitting(self._state)
 
-    def attached(
-        self, base: Base, states: Sequence[UserState | None]
-    ) -> AbstractContextManager[None]:
-        """Every row runs under the base."""
-        return nullcontext()
-
-    def prompt(self, state: UserState | None, query: str) -> str:
+    def frame(self, base: Base, state: UserState | None, query: str) -> Framed:
         """The query alone."""
-        return query
+        return Framed(query)
 
+    def parts(
+        self,
+        base: Base,
+        states: Sequence[UserState],
+        prompts: Sequence[Sequence[int]] | None,
+    ) -> list[Parts]:
+        """Every row runs under the base."""
+        return [Parts()] * len(states)
 
-class NothingFitting:
-    """Finishes each task at the next step with an empty state."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[str, Task] = {}
-
-    @property
-    def running(self) -> int:
-        """Number of tasks not yet reported as finished."""
-        return len(self._tasks)
-
-    def add(self, task: Task) -> None:
-        """Take a task in."""
-        self._tasks[task.key] = task
-
-    def step(self) -> tuple[list[Report], list[Finished]]:
-        """Finish all tasks."""
-        tasks, self._tasks = list(self._tasks.values()), {}
-        states = [
-            UserState("none", task.user_id, task.configuration.to_json(), {}) for task in tasks
-        ]
-        done = [Finished(t.key, s) for t, s in zip(tasks, states, strict=True)]
-        return [], done
-
-    def stop(self, key: str) -> None:
-        """Drop a task."""
-        self._tasks.pop(key, None)
+    def _state(self, task: Task) -> UserState:
+        return UserState(self.name, task.user_id, task.configuration.to_json(), {})

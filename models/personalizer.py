@@ -1,8 +1,9 @@
 """What every method that adapts the base to a user offers, and what flows in and out of it.
 
 A `Task` (one user's text and one configuration) goes in, a `UserState` (tensors and text) comes
-out. Scoring, registry and engine see these types only, so they know no method. This file knows no
-file format, no Ray and no search.
+out. Scoring, registry and engine see these types only, so they know no method. What a method learns
+once for all its users, from others, is a `Shared`. This file knows no file format, no Ray and no
+search.
 """
 
 from __future__ import annotations
@@ -10,13 +11,42 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from models.base import Base
 from models.history import Interaction, UserSaid
-from search.space import MemoryConfig
+from models.options import Space
+from models.parts import Parts, running
+
+
+class Configuration(Protocol):
+    """One value for each setting of a method: a `MemoryConfig`, or `Options`."""
+
+    def to_json(self) -> Mapping[str, object]:
+        """The settings as JSON values."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user whom a method learns from for others: the text read, and the pairs answered after it.
+
+    `history` ends before `pairs` begins, so that what is learned is to foresee, not to copy.
+    """
+
+    user_id: str
+    history: tuple[Interaction, ...]
+    pairs: tuple[Interaction, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What a method learned once, from other users, for all states that are made with it."""
+
+    method: str
+    configuration: Mapping[str, object]
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +62,40 @@ class UserState:
     configuration: Mapping[str, object]
     tensors: Mapping[str, Tensor]
     text: Mapping[str, str] = field(default_factory=dict)
+    shared: Shared | None = None
 
     @property
     def is_base(self) -> bool:
         """Whether this state adds nothing: the user is answered by the base."""
-        return not self.tensors and not self.text
+        return not self.tensors and not self.text and self.shared is None
 
 
-Attach = Callable[[Sequence[UserState | None]], AbstractContextManager[None]]
-"""Opens a context in which row i of any batch runs under state i (None: the base)."""
+class Attach(Protocol):
+    """Opens a context in which row i of any batch runs under state i (None: the base)."""
+
+    def __call__(
+        self,
+        states: Sequence[UserState | None],
+        prompts: Sequence[Sequence[int]] | None = None,
+    ) -> AbstractContextManager[None]:
+        """The context.
+
+        Args:
+            states: one for each row.
+            prompts: the tokens that each row answers; None while answers go on, whose prompts are
+                in the cache already.
+        """
+
+
+class Framed(NamedTuple):
+    """A query with the words that a method adds to it, and how many soft tokens stand before."""
+
+    query: str
+    soft_tokens: int = 0
+
+
+Frame = Callable[[UserState | None, str], Framed]
+"""`Personalizer.frame` on a base."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +122,12 @@ class Task:
     user_id: str
     train: tuple[Interaction, ...]
     validation: tuple[Interaction, ...]
-    configuration: MemoryConfig
+    configuration: Configuration
     seed: int
     user_said: UserSaid = "response"
     budget: Budget = Budget()
+    profile: str | None = None
+    shared: Shared | None = None
 
 
 @dataclass(frozen=True)
@@ -118,20 +175,33 @@ class Fitting(Protocol):
 
 
 class Personalizer(Protocol):
-    """A method that adapts the base to a user."""
+    """A method that adapts the base to a user. It holds no user's data: states do."""
 
     name: str
+    space: Space
+
+    def learn(
+        self, base: Base, people: Sequence[Person], configuration: Configuration, seed: int
+    ) -> Shared | None:
+        """What all states of a configuration share, from other users; None where nothing is.
+
+        Raises:
+            ValueError: too few people; says how many are needed.
+        """
 
     def start(self, base: Base) -> Fitting:
         """An empty fitting on a base."""
 
-    def attached(
-        self, base: Base, states: Sequence[UserState | None]
-    ) -> AbstractContextManager[None]:
-        """A context in which row i of any batch runs under `states[i]`."""
+    def frame(self, base: Base, state: UserState | None, query: str) -> Framed:
+        """The query, with whatever the method puts before it."""
 
-    def prompt(self, state: UserState | None, query: str) -> str:
-        """The query, with whatever words the method adds to it."""
+    def parts(
+        self,
+        base: Base,
+        states: Sequence[UserState],
+        prompts: Sequence[Sequence[int]] | None,
+    ) -> Sequence[Parts]:
+        """What row i runs under, for state i; the arguments are those of `Attach`."""
 
 
 def fit(personalizer: Personalizer, base: Base, tasks: Sequence[Task]) -> list[Finished]:
@@ -146,5 +216,37 @@ def fit(personalizer: Personalizer, base: Base, tasks: Sequence[Task]) -> list[F
 
 
 def attach(personalizer: Personalizer, base: Base) -> Attach:
-    """`personalizer.attached` with its base filled in."""
-    return lambda states: personalizer.attached(base, states)
+    """The `Attach` of one method's states."""
+    return attach_each({personalizer.name: personalizer}, base)
+
+
+def attach_each(methods: Mapping[str, Personalizer], base: Base) -> Attach:
+    """The `Attach` of states of any of these methods, which share a batch."""
+
+    def attached(
+        states: Sequence[UserState | None], prompts: Sequence[Sequence[int]] | None = None
+    ) -> AbstractContextManager[None]:
+        rows_of: dict[str, list[int]] = {}
+        for row, state in enumerate(states):
+            if state is not None and not state.is_base:
+                rows_of.setdefault(state.method, []).append(row)
+        parts = [Parts()] * len(states)
+        for name, rows in rows_of.items():
+            own = [state for row in rows if (state := states[row]) is not None]
+            asked = None if prompts is None else [prompts[row] for row in rows]
+            for row, part in zip(rows, methods[name].parts(base, own, asked), strict=True):
+                parts[row] = part
+        return running(base, parts)
+
+    return attached
+
+
+def frame_each(methods: Mapping[str, Personalizer], base: Base) -> Frame:
+    """The `Frame` of states of any of these methods."""
+
+    def framed(state: UserState | None, query: str) -> Framed:
+        if state is None or state.is_base:
+            return Framed(query)
+        return methods[state.method].frame(base, state, query)
+
+    return framed

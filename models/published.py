@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models import peft_format, storage
 from models.base import Base
-from models.personalizer import UserState
+from models.personalizer import Shared, UserState
 from models.storage import DamagedState
 
 FORMAT = "milpa-state/1"
@@ -115,10 +115,15 @@ class Published:
 
 
 def head_of(
-    state: UserState, base: BaseIdentity, objectives: Mapping[str, float], reason: str | None
+    state: UserState,
+    base: BaseIdentity,
+    objectives: Mapping[str, float],
+    reason: str | None,
+    shared: str | None = None,
 ) -> dict[str, object]:
-    """What `state.json` says beside the list of files."""
+    """What `state.json` says beside the list of files; `shared` is its shared part's digest."""
     return {
+        **({} if shared is None else {"shared": shared}),
         "format": FORMAT,
         "user_id": state.user_id,
         "kind": "base" if state.is_base else state.method,
@@ -147,7 +152,9 @@ def files_of(state: UserState, base: BaseIdentity) -> dict[str, bytes]:
     return files
 
 
-def state_of(published: Published, manifest: Mapping[str, Any]) -> UserState:
+def state_of(
+    published: Published, manifest: Mapping[str, Any], shared: Shared | None = None
+) -> UserState:
     """The user state in a stored folder, every file checked against its digest.
 
     Raises:
@@ -158,7 +165,12 @@ def state_of(published: Published, manifest: Mapping[str, Any]) -> UserState:
     other = {} if content is None else _decoded(published.folder / OTHER_TENSORS, content)
     text = _text(published.folder, manifest)
     return UserState(
-        published.method, published.user_id, published.configuration, {**adapter, **other}, text
+        published.method,
+        published.user_id,
+        published.configuration,
+        {**adapter, **other},
+        text,
+        shared,
     )
 
 
@@ -172,6 +184,7 @@ def plain_adapter(published: Published, manifest: Mapping[str, Any]) -> dict[str
     if published.kind == "base":
         return None
     extra = sorted(set(manifest["files"]) - {peft_format.WEIGHTS, peft_format.CONFIGURATION})
+    extra += ["a shared part"] if "shared" in manifest else []
     if extra:
         raise ValueError(
             f"expected a state that is a LoRA alone, got one of method {published.method} with "
@@ -186,15 +199,11 @@ def check_places(state: UserState, base: Base, folder: Path) -> None:
     Raises:
         DamagedState: a tensor without a place, or of a wrong shape.
     """
-    places = {
-        n: s for layer in range(base.layer_count) for n, s in base.matrix_shapes(layer).items()
-    }
+    places = base.places
     for name in filter(peft_format.is_lora, state.tensors):
         module, shape = peft_format.module_of(name), tuple(state.tensors[name].shape)
         if module not in places:
-            raise DamagedState(
-                f"{folder}: expected feed-forward matrices of the base, got {module!r}"
-            )
+            raise DamagedState(f"{folder}: expected matrices of the base, got {module!r}")
         axis = 1 if ".lora_A." in name else 0
         expected = places[module][1 - axis]
         if shape[axis] != expected:

@@ -1,6 +1,7 @@
 """Published user states on disk: one folder for each state, one small pointer for each user.
 
     states/3f/<digest>/   state.json and, for a memory, a PEFT adapter
+    shared/<digest>/      what a method learned once for many users' states
     users/3f/<name>.json  the user's current state, earlier ones, and those taken back
     locks/3f              held while anything below states/3f or users/3f is written
 
@@ -23,9 +24,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from models import peft_format, storage
+from models import peft_format, sharing, storage
 from models.base import Base
-from models.personalizer import UserState
+from models.personalizer import Shared, UserState
 from models.pointer import Pointer
 from models.published import (
     BaseIdentity,
@@ -66,6 +67,7 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._shared: dict[str, Shared] = {}
 
     def publish(
         self,
@@ -85,7 +87,8 @@ class Registry:
         Raises:
             ValueError: values that are not finite, or tensors that are not a LoRA's of one rank.
         """
-        head, files = head_of(state, base, objectives, reason), files_of(state, base)
+        part = None if state.shared is None else sharing.put(self.folder / "shared", state.shared)
+        head, files = head_of(state, base, objectives, reason, part), files_of(state, base)
         with self._writing(state.user_id):
             digest = storage.put(self._states(state.user_id), head, files)
             try:
@@ -140,7 +143,7 @@ class Registry:
         published.check_base(base)
         if published.kind == "base":
             return None
-        state = state_of(published, manifest)
+        state = state_of(published, manifest, self._part(manifest))
         check_places(state, base, published.folder)
         return state
 
@@ -264,6 +267,15 @@ class Registry:
         if published.user_id != user_id:
             raise DamagedState(f"{folder}: expected a state of its user, got another's")
         return published, manifest
+
+    def _part(self, manifest: Mapping[str, Any]) -> Shared | None:
+        """The shared part that a state names; one in memory serves all states that name it."""
+        if "shared" not in manifest:
+            return None
+        digest = str(manifest["shared"])
+        if digest not in self._shared:
+            self._shared[digest] = sharing.get(self.folder / "shared", digest)
+        return self._shared[digest]
 
     def _listed(self, user_id: str) -> set[str | None]:
         """Digests in a user's pointer, whatever state that is in."""

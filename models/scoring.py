@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -28,13 +28,12 @@ from models.decoding import generate
 from models.history import Interaction
 from models.loss import row_losses
 from models.persona import Persona, mean
-from models.personalizer import Attach, UserState
-from models.prompt import fit
+from models.personalizer import Attach, Frame, Framed, UserState
+from models.prompt import Row, fit
+from models.soft import with_soft
 from models.words import holds, words
 
 LONGEST_ANSWER = 64
-Words = Callable[[UserState | None, str], str]
-"""`Personalizer.prompt`: the query with the words that a method adds to it."""
 
 
 class Recall(NamedTuple):
@@ -103,7 +102,7 @@ def score(
     items_of: Sequence[Sequence[Interaction]],
     answer_limits: Sequence[int],
     personas: Sequence[Persona | None] | None = None,
-    prompt: Words | None = None,
+    frame: Frame | None = None,
     loss_items_of: Sequence[Sequence[Interaction]] | None = None,
 ) -> list[Scores]:
     """Scores of `states[i]` on `items_of[i]`, for all i in the same batches.
@@ -114,11 +113,11 @@ def score(
         items_of: evaluation items, at least one each.
         answer_limits: the most tokens an answer may have.
         personas: whose words Persona-F1 and P-Cover compare with; None leaves them out.
-        prompt: adds a method's words to a query.
+        frame: puts before a query what a method adds to it.
         loss_items_of: what the loss is taken on, where that is more than what is answered.
     """
-    found = losses(base, attach, states, loss_items_of or items_of, prompt)
-    answers_of = answers(base, attach, states, items_of, answer_limits, prompt)
+    found = losses(base, attach, states, loss_items_of or items_of, frame)
+    answers_of = answers(base, attach, states, items_of, answer_limits, frame)
     who = personas or [None] * len(states)
     return [
         scores_of(items, loss, texts, persona)
@@ -131,11 +130,11 @@ def losses(
     attach: Attach,
     states: Sequence[UserState | None],
     items_of: Sequence[Sequence[Interaction]],
-    prompt: Words | None = None,
+    frame: Frame | None = None,
 ) -> list[Loss]:
     """Loss of `states[i]` on the true responses of `items_of[i]`, for all i in the same batches."""
-    flat = _flat(states, items_of, prompt)
-    rows = [base.prompt.pair(query, item.response) for _, query, item in flat]
+    flat = _flat(states, items_of, frame)
+    rows = [_soft(base, base.prompt.pair(f.query, item.response), f) for _, f, item in flat]
     sums = iter(row_losses(base, rows, [state for state, _, _ in flat], attach))
     return [_loss([next(sums) for _ in items]) for items in items_of]
 
@@ -146,17 +145,18 @@ def answers(
     states: Sequence[UserState | None],
     items_of: Sequence[Sequence[Interaction]],
     answer_limits: Sequence[int],
-    prompt: Words | None = None,
+    frame: Frame | None = None,
 ) -> list[tuple[str, ...]]:
     """Greedy answers of `states[i]` to the queries of `items_of[i]`, for all i in the same batches.
 
     A query that leaves no room for its answer loses its oldest words.
     """
-    flat = _flat(states, items_of, prompt)
+    flat = _flat(states, items_of, frame)
     limits = [n for items, n in zip(items_of, answer_limits, strict=True) for _ in items]
     prompts = []
-    for (_, query, _), limit in zip(flat, limits, strict=True):
-        row = fit(base.prompt.prompt(query), [0] * limit, base.context)
+    for (_, framed, _), limit in zip(flat, limits, strict=True):
+        row = fit(base.prompt.prompt(framed.query), [0] * limit, base.context)
+        row = _soft(base, row, framed)
         prompts.append(row.tokens[: row.predict_from])
     written = generate(base, prompts, [state for state, _, _ in flat], attach, limits)
     texts = iter([base.prompt.decode(tokens) for tokens in written])
@@ -232,9 +232,9 @@ def recall(items: Sequence[Interaction], texts: Sequence[str]) -> dict[str, Reca
 def _flat(
     states: Sequence[UserState | None],
     items_of: Sequence[Sequence[Interaction]],
-    prompt: Words | None,
-) -> list[tuple[UserState | None, str, Interaction]]:
-    """(state, query with a method's words, item) of every item of every user."""
+    frame: Frame | None,
+) -> list[tuple[UserState | None, Framed, Interaction]]:
+    """(state, query with what a method adds, item) of every item of every user."""
     if not all(items_of):
         raise ValueError(
             "expected at least one evaluation item for every user, got a user with none"
@@ -244,8 +244,12 @@ def _flat(
         for item in items:
             if item.query is None:
                 raise ValueError("expected items with a query, got a post; use evaluation_items")
-            flat.append((state, prompt(state, item.query) if prompt else item.query, item))
+            flat.append((state, frame(state, item.query) if frame else Framed(item.query), item))
     return flat
+
+
+def _soft(base: Base, row: Row, framed: Framed) -> Row:
+    return with_soft(row, framed.soft_tokens, base.prompt.begin, base.context)
 
 
 def _loss(sums: Sequence[tuple[float, int]]) -> Loss:

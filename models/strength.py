@@ -18,8 +18,8 @@ from dataclasses import replace
 
 from models.base import Base
 from models.history import Interaction
-from models.personalizer import Attach, UserState
-from models.scoring import Loss, Words, losses
+from models.personalizer import Attach, Frame, UserState
+from models.scoring import Loss, losses
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -29,11 +29,11 @@ def moderated(
     attach: Attach,
     state: UserState,
     items: Sequence[Interaction],
-    prompt: Words | None = None,
+    frame: Frame | None = None,
 ) -> tuple[UserState, float]:
     """A memory at its strength, and that strength, chosen on validation items."""
     states = [scaled(state, strength) for strength in STRENGTHS]
-    of_base, *found = losses(base, attach, [None, *states], [items] * (1 + len(states)), prompt)
+    of_base, *found = losses(base, attach, [None, *states], [items] * (1 + len(states)), frame)
     best = surest(found, of_base)
     return states[best], STRENGTHS[best]
 

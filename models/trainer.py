@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import cast
 
 import torch
 
@@ -23,8 +26,11 @@ from models.batching import batches, by_lowest_layer, default_padded_tokens
 from models.cost import Costs
 from models.loss import row_nll
 from models.prompt import Row
-from models.training import Checkpoint, Outcome, Run, Training
+from models.training import Checkpoint, Learner, Outcome, Run, Training
 from search.space import MemoryConfig
+
+Under = Callable[[Sequence[Learner], Sequence[Row]], AbstractContextManager[None]]
+"""Opens a context in which row i of a batch, which is given, runs under learner i."""
 
 
 class Trainer:
@@ -35,6 +41,7 @@ class Trainer:
         base: Base,
         padded_tokens: int | None = None,
         room: Callable[[], float] | None = None,
+        under: Under | None = None,
     ) -> None:
         """A trainer without trainings.
 
@@ -42,11 +49,13 @@ class Trainer:
             base: what they train on.
             padded_tokens: how many run at once; None is what fills the device.
             room: bytes that may still be filled; given, no more tokens run at once than fit.
+            under: how a batch runs under what is trained, if that isn't LoRA memories.
         """
         self.padded_tokens = self._largest = padded_tokens or default_padded_tokens(base.device)
         self._room, self._costs = room, None if room is None else Costs.measure(base)
         self._base = base
-        self._bank = Bank.of(base)
+        self._under = under or partial(_under_memories, Bank.of(base))
+        self._of_memories = under is None
         self._runs: dict[str, Run] = {}
 
     @property
@@ -119,8 +128,9 @@ class Trainer:
             for batch in batches(rows, self.padded_tokens, self._base.device):
                 batch.sort()  # rows of one memory stand together
                 owners = [flat[j][0] for j in batch]
-                with self._bank.rows([runs[i].training.memory for i in owners]):
-                    nll_B = row_nll(self._base, [rows[j] for j in batch])
+                run_rows = [rows[j] for j in batch]
+                with self._under([runs[i].training.memory for i in owners], run_rows):
+                    nll_B = row_nll(self._base, run_rows)
                     share = nll_B.new_tensor([1 / tokens[i] for i in owners])
                     if backward:
                         torch.autograd.backward((nll_B * share).sum())
@@ -136,18 +146,18 @@ class Trainer:
         lowest = [self._lowest_layer(run.training.memory) for run in runs]
         return by_lowest_layer(lowest, tokens, base.layer_count, base.device)
 
-    def _lowest_layer(self, memory: Memory) -> int:
-        return self._layers(memory)[0]
+    def _lowest_layer(self, learner: Learner) -> int:
+        return self._layers(cast(Memory, learner))[0] if self._of_memories else 0
 
     def _layers(self, memory: Memory) -> tuple[int, ...]:
-        layers = enumerate(self._base.feed_forward)
-        return tuple(i for i, matrices in layers if matrices.keys() & memory.pairs.keys())
+        layers = enumerate(zip(self._base.feed_forward, self._base.attention, strict=True))
+        return tuple(i for i, (a, b) in layers if (a.keys() | b.keys()) & memory.pairs.keys())
 
     def _fit_room(self) -> None:
         """Run as many tokens at once as fit beside the memories that are here now."""
         if self._room is None or self._costs is None:
             return
-        memories = [run.training.memory for run in self._runs.values()]
+        memories = [cast(Memory, run.training.memory) for run in self._runs.values()]
         configurations = [MemoryConfig(self._layers(m), m.rank, 1.0) for m in memories]
         fitting = self._costs.padded_tokens(self._room(), configurations)
         self.padded_tokens = min(self._largest, fitting)
@@ -181,3 +191,9 @@ class Trainer:
             return
         longest = lengths.index(max(lengths))
         runs[longest].error = f"out of memory with a single row of {lengths[longest]} tokens"
+
+
+def _under_memories(
+    bank: Bank, learners: Sequence[Learner], _rows: Sequence[Row]
+) -> AbstractContextManager[None]:
+    return bank.rows([cast(Memory, learner) for learner in learners])

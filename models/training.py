@@ -13,16 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from models.bank import Memory
 from models.prompt import Row
 
 WEIGHT_DECAY = 1e-4
 WARM_UP_SHARE = 0.1
 BATCH_ROWS = 8
+
+
+class Learner(Protocol):
+    """What is trained: a memory, or whatever else has parameters."""
+
+    def parameters(self) -> list[Tensor]:
+        """Tensors that take a gradient, in a stable order."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Training:
     """One memory's course: fresh memory in, best checkpoint out."""
 
     key: str
-    memory: Memory
+    memory: Learner
     stages: tuple[Stage, ...]
     validation: tuple[Row, ...]
     learning_rate: float
@@ -73,7 +80,7 @@ class Outcome:
     """How a training ended: the memory at its best checkpoint, or the reason of its failure."""
 
     key: str
-    memory: Memory
+    memory: Learner
     loss_nats: float
     steps: int
     error: str | None = None
@@ -187,6 +194,6 @@ def schedule_factor(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def _restore(memory: Memory, weights: Sequence[Tensor]) -> None:
+def _restore(memory: Learner, weights: Sequence[Tensor]) -> None:
     for parameter, value in zip(memory.parameters(), weights, strict=True):
         parameter.copy_(value)

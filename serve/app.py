@@ -35,13 +35,14 @@ from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
 from models.base import Base
+from models.catalog import attach_all
 from models.registry import Registry
 from serve import routes
 from serve.access import Keys
 from serve.address import free_port, is_loopback, url_of
 from serve.engine import Engine
 from serve.memories import Memories
-from serve.service import Service, attach_all
+from serve.service import Service
 
 _SPARE_REQUESTS = 64  # that a replica takes beyond its engine's rows and line, to refuse them
 _STORE_BYTES = 128 * 2**20  # of Ray's object store; requests and answers do not go through it

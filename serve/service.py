@@ -10,18 +10,19 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import TemplateError
 
 from models.base import Base
-from models.catalog import PERSONALIZERS, personalizer
+from models.catalog import frame_all
 from models.decoding import Sampling
-from models.personalizer import Attach, UserState
+from models.personalizer import Framed
+from models.prompt import Row
 from models.registry import UnknownUser
+from models.soft import with_soft
 from serve.access import Grant
 from serve.ask import Ask
 from serve.memories import Memories, Served, UnusableError
@@ -53,6 +54,7 @@ class Service:
     def __init__(self, base: Base, memories: Memories) -> None:
         self._base = base
         self._memories = memories
+        self._frame = frame_all(base)
         self.name = served_name(base.name)
         self._started = int(time.time())
         # The engine's thread decodes with the base's own tokenizer, which must not be set up
@@ -122,22 +124,29 @@ class Service:
     def _prompts(
         self, request: ChatRequest | CompletionRequest, served: Served
     ) -> list[tuple[int, ...]]:
-        with self._reading:
-            if isinstance(request, CompletionRequest):
-                begin = self._prompt.begin
+        if isinstance(request, CompletionRequest):
+            begin = self._prompt.begin
+            framed = [self._frame(served.state, text) for text in request.prompts]
+            with self._reading:
                 prompts = [(*begin, *self._prompt.text(text)) for text in request.prompts]
-            else:
-                prompts = [tuple(self._messages(request, served))]
+        else:
+            turns = _turns(request)
+            framed = [self._frame(served.state, turns[-1]["content"])]
+            if turns[-1]["role"] == "user":
+                turns[-1]["content"] = framed[0].query
+            with self._reading:
+                prompts = [tuple(self._messages(turns))]
+        prompts = [self._softened(*pair) for pair in zip(prompts, framed, strict=True)]
         for prompt in prompts:
             self._check_length(request, len(prompt))
         return prompts
 
-    def _messages(self, request: ChatRequest, served: Served) -> list[int]:
-        roles = {"developer": "system"}
-        turns = [{"role": roles.get(m.role, m.role), "content": m.text} for m in request.messages]
-        if served.state is not None and turns[-1]["role"] == "user":
-            method = personalizer(served.state.method)
-            turns[-1]["content"] = method.prompt(served.state, turns[-1]["content"])
+    def _softened(self, prompt: tuple[int, ...], framed: Framed) -> tuple[int, ...]:
+        """The prompt behind its soft tokens; never cut, since a request too long is refused."""
+        row, room = Row(prompt, len(prompt)), self._base.context + len(prompt)
+        return with_soft(row, framed.soft_tokens, self._prompt.begin, room).tokens
+
+    def _messages(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
         try:
             return self._prompt.messages(turns)
         except (TemplateError, ValueError):
@@ -180,20 +189,10 @@ class Service:
         )
 
 
-def attach_all(base: Base) -> Attach:
-    """A context in which each row runs under its state, whatever method made it."""
-    methods = {name: make() for name, make in PERSONALIZERS.items()}
-
-    @contextmanager
-    def attached(states: Sequence[UserState | None]) -> Iterator[None]:
-        present = {state.method for state in states if state is not None}
-        with ExitStack() as stack:
-            for name in sorted(present):
-                own = [state if state and state.method == name else None for state in states]
-                stack.enter_context(methods[name].attached(base, own))
-            yield
-
-    return attached
+def _turns(request: ChatRequest) -> list[dict[str, str]]:
+    """The conversation in the roles that chat templates know."""
+    roles = {"developer": "system"}
+    return [{"role": roles.get(m.role, m.role), "content": m.text} for m in request.messages]
 
 
 def served_name(source: str) -> str:

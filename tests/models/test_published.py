@@ -134,8 +134,8 @@ def test_another_base_is_refused(registry: Registry, base: Base) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("model.layers.9.mlp.up_proj", (32, 48), "expected feed-forward matrices of the base"),
-        ("model.layers.0.self_attn.q_proj", (32, 32), "expected feed-forward matrices of the base"),
+        ("model.layers.9.mlp.up_proj", (32, 48), "expected matrices of the base"),
+        ("model.layers.0.self_attn.k_proj", (32, 32), "expected matrices of the base"),
         ("model.layers.0.mlp.up_proj", (31, 48), "expected 32 features"),
         ("model.layers.0.mlp.up_proj", (32, 47), "expected 48 features"),
     ],

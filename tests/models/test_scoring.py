@@ -18,7 +18,7 @@ from models.history import Fact, Interaction
 from models.milp import Milp
 from models.nothing import Nothing
 from models.persona import Persona
-from models.personalizer import UserState, attach
+from models.personalizer import Framed, UserState, attach
 from models.scoring import (
     Loss,
     answer_limit,
@@ -152,7 +152,7 @@ def test_loss_is_token_weighted_and_equals_a_loop(base: Base) -> None:
         sums, counts = [], []
         for row in rows:
             tokens = torch.tensor([row.tokens])
-            with torch.no_grad(), method.attached(base, [state]):
+            with torch.no_grad(), attach(method, base)([state]):
                 logits = base.logits(base.hidden(tokens))[0].log_softmax(-1)
             target = range(row.predict_from, len(row.tokens))
             sums.append(-sum(float(logits[t - 1, row.tokens[t]]) for t in target))
@@ -203,17 +203,19 @@ def test_a_long_query_loses_its_oldest_words_not_its_answer(base: Base) -> None:
 def test_a_method_may_add_words_to_the_query(base: Base) -> None:
     seen: list[Sequence[UserState | None]] = []
 
-    def watched(states: Sequence[UserState | None]) -> AbstractContextManager[None]:
+    def watched(
+        states: Sequence[UserState | None], prompts: Sequence[Sequence[int]] | None = None
+    ) -> AbstractContextManager[None]:
         seen.append(states)
-        return Nothing().attached(base, states)
+        return attach(Nothing(), base)([None] * len(states), prompts)
 
     items = tiny_interactions("ann", 2)
     state = UserState("rag", "ann", {}, {}, {"facts": "has a goat."})
 
-    def prompt(state: UserState | None, query: str) -> str:
-        return f"{state.text['facts']} {query}" if state else query
+    def frame(state: UserState | None, query: str) -> Framed:
+        return Framed(f"{state.text['facts']} {query}" if state else query)
 
-    with_words, without = losses(base, watched, [state, None], [items, items], prompt)
+    with_words, without = losses(base, watched, [state, None], [items, items], frame)
     longer = [Interaction("ann", 0.0, f"has a goat. {i.query}", i.response) for i in items]
     (by_hand,) = losses(base, attach(Nothing(), base), [None], [longer])
     assert with_words.nats == pytest.approx(by_hand.nats, abs=1e-9)

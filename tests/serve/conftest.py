@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from models.base import Base
+from models.catalog import attach_all
 from serve.engine import Engine
-from serve.service import attach_all
 from tests.tiny import tiny_base
 
 

@@ -23,10 +23,10 @@ import pytest
 import torch
 
 from models.base import Base
+from models.catalog import attach_all
 from models.decoding import generate
 from models.registry import BaseIdentity, Registry, UnknownUser
 from serve.app import Settings, application, serve_registry
-from serve.service import attach_all
 from tests.serve.people import NOBODY, PLACES, publish, state_of
 from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from models.base import Base
+from models.catalog import attach_all
 from models.decoding import Sampling, generate
 from models.personalizer import UserState
 from serve.ask import Ask, BusyError, EngineError, LostError, Piece, StoppedError
 from serve.engine import Engine
-from serve.service import attach_all
 from tests.serve.people import PLACES, state_of, states
 
 WAIT_SECONDS = 60
@@ -219,10 +219,12 @@ class Narrow:
     def __init__(self, base: Base, rows: int) -> None:
         self._attach, self._rows = attach_all(base), rows
 
-    def __call__(self, attached: Sequence[UserState | None]) -> AbstractContextManager[None]:
-        if len(attached) > self._rows:
+    def __call__(
+        self, states: Sequence[UserState | None], prompts: Sequence[Sequence[int]] | None = None
+    ) -> AbstractContextManager[None]:
+        if len(states) > self._rows:
             raise torch.OutOfMemoryError("out of memory")
-        return self._attach(attached)
+        return self._attach(states, prompts)
 
 
 def test_where_memory_runs_out_the_batch_gets_smaller(base: Base, expected: list[str]) -> None:
@@ -243,10 +245,12 @@ def test_a_broken_step_loses_its_own_batch_only(base: Base, expected: list[str])
     broken = SimpleQueue[RuntimeError]()
     attach = attach_all(base)
 
-    def fragile(attached: Sequence[UserState | None]) -> AbstractContextManager[None]:
+    def fragile(
+        states: Sequence[UserState | None], prompts: Sequence[Sequence[int]] | None = None
+    ) -> AbstractContextManager[None]:
         if not broken.empty():
             raise broken.get()
-        return attach(attached)
+        return attach(states, prompts)
 
     engine = Engine(base, fragile, rows=4, waiting=8)
     one = Asker(hold_at=2)

@@ -13,12 +13,13 @@ import httpx
 import pytest
 
 from models.base import Base
+from models.catalog import attach_all
 from models.registry import Registry
 from serve.access import Keys
 from serve.engine import Engine
 from serve.memories import Memories
 from serve.routes import application
-from serve.service import Service, attach_all
+from serve.service import Service
 from tests.serve.people import NOBODY, PLACES, publish
 
 CHAT = "/v1/chat/completions"

@@ -1,0 +1,118 @@
+"""Texts to vectors: by an encoder from the hub, or by the base itself, which needs no download.
+
+The base's vector of a text is the mean of its last hidden states. A hub encoder's is the state of
+its first token, as BGE is read (BAAI/bge-base-en-v1.5 in PPlug). Both have length 1, so that a
+product of two is their cosine.
+
+Notation: n texts, E width of a vector, B rows, T tokens, D width of the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+
+from models.base import Base
+from models.batching import batches, default_padded_tokens
+from models.parts import alone
+from models.prompt import Row, flatten
+
+LONGEST = 256  # tokens of a text that are read
+BASE = "base"  # the name of the base as its own encoder
+
+
+class Encoder(Protocol):
+    """What turns texts into vectors."""
+
+    name: str
+    width: int
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """`[n, E]` in float32, on the base's device, each of length 1."""
+
+
+class BaseEncoder:
+    """The base's own mean-pooled hidden states."""
+
+    name = BASE
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self.width = base.hidden_width
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """`[n, E]` of texts."""
+        prompt = self._base.prompt
+        return self.encode_tokens([[*prompt.begin, *prompt.text(flatten(t))] for t in texts])
+
+    @torch.no_grad()
+    def encode_tokens(self, tokens_of: Sequence[Sequence[int]]) -> Tensor:
+        """`[n, E]` of token sequences; soft tokens among them are left out."""
+        base = self._base
+        longest = min(LONGEST, base.context)
+        kept = [[t for t in tokens if t >= 0][-longest:] or [0] for tokens in tokens_of]
+        rows = [Row(tuple(tokens), len(tokens)) for tokens in kept]
+        found = torch.zeros(len(rows), self.width, device=base.device)
+        with alone(base):
+            for batch in batches(rows, default_padded_tokens(base.device), base.device):
+                found[batch] = self._means([rows[i].tokens for i in batch])
+        return nn.functional.normalize(found, dim=1)
+
+    def _means(self, tokens_of: Sequence[Sequence[int]]) -> Tensor:
+        lengths = torch.tensor([len(tokens) for tokens in tokens_of])
+        tokens_BT = torch.zeros(len(tokens_of), int(lengths.max()), dtype=torch.long)
+        for i, tokens in enumerate(tokens_of):
+            tokens_BT[i, : len(tokens)] = torch.tensor(tokens)
+        mask_BT = torch.arange(tokens_BT.shape[1]) < lengths[:, None]
+        device = self._base.device
+        hidden_BTD = self._base.hidden(tokens_BT.to(device)).float()
+        weights_BT = (mask_BT / lengths[:, None]).to(device)
+        return torch.einsum("btd,bt->bd", hidden_BTD, weights_BT)
+
+
+class HubEncoder:
+    """An encoder by hub name or folder: the first token's last hidden state."""
+
+    def __init__(self, source: str, device: torch.device) -> None:
+        """Loads it.
+
+        Raises:
+            ValueError: it isn't there, or is no encoder.
+        """
+        self.name = source
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
+            self._model: Any = AutoModel.from_pretrained(source).to(device).eval()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"expected an encoder's folder or hub name, or {BASE!r} for the base's own hidden "
+                f"states, got {source[:200]!r}: {str(error)[:200]}"
+            ) from error
+        self._model.requires_grad_(False)
+        self._device = device
+        self.width = int(self._model.config.hidden_size)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """`[n, E]` of texts."""
+        parts = [self._states(texts[i : i + 32]) for i in range(0, len(texts), 32)]
+        return nn.functional.normalize(torch.cat(parts), dim=1)
+
+    def _states(self, texts: Sequence[str]) -> Tensor:
+        encoded = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
+        ).to(self._device)
+        return self._model(**encoded).last_hidden_state[:, 0].float()  # type: ignore[no-any-return]
+
+
+def encoder_of(name: str, base: Base) -> Encoder:
+    """The encoder of a name: `base`, or a hub name or folder.
+
+    Raises:
+        ValueError: no such encoder.
+    """
+    return BaseEncoder(base) if name == BASE else HubEncoder(name, base.device)
