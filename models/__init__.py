@@ -28,7 +28,8 @@ peak.py          the most bytes that a piece of work holds
 cost.py          what a pack costs in bytes, and how much of it runs at once
 decoding.py      answers of rows of different users in one running batch
 soft.py          soft tokens: vectors in the place of a prompt's first embeddings
-parts.py         what a row runs under: a LoRA, soft tokens
+attended.py      gated cross-attention: vectors that hidden states attend to after chosen layers
+parts.py         what a row runs under: a LoRA, soft tokens, vectors to attend to
 options.py       configurations of methods that search no layers
 personalizer.py  what every method offers: Personalizer, Task, UserState
 encoder.py       texts to vectors, by the base or by an encoder from the hub
