@@ -91,7 +91,7 @@ class Attended:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Rows of a batch that attend through the same weights: numbers, keys, values `[B, L, K, E]`."""
+    """Rows of a batch that attend through the same weights; keys and values `[B, L, K, E]`."""
 
     network: CrossAttention
     rows: Tensor
