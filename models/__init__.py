@@ -28,6 +28,7 @@ peak.py          the most bytes that a piece of work holds
 cost.py          what a pack costs in bytes, and how much of it runs at once
 decoding.py      answers of rows of different users in one running batch
 soft.py          soft tokens: vectors in the place of a prompt's first embeddings
+projection.py    vectors that describe a user to soft tokens
 parts.py         what a row runs under: a LoRA, soft tokens
 options.py       configurations of methods that search no layers
 personalizer.py  what every method offers: Personalizer, Task, UserState
