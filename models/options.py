@@ -62,17 +62,6 @@ class Options:
         return known[name]
 
 
-def options_of(configuration: object) -> Options:
-    """A configuration that is made of options.
-
-    Raises:
-        ValueError: it is another method's.
-    """
-    if not isinstance(configuration, Options):
-        raise ValueError(f"expected options, got {type(configuration).__name__}")
-    return configuration
-
-
 def default(space: Space) -> Options:
     """The first value of every setting."""
     return Options(tuple((name, values[0]) for name, values in space.items()))
