@@ -36,8 +36,10 @@ personalizer.py  what every method offers: Personalizer, Task, UserState
 encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
+named.py         a module's tensors under names
 timeline.py      a user encoder: a history's vectors to states that foresee what follows
 resampler.py     any number of vectors to a fixed few
+user_network.py  both, and how their vectors reach a base
 milp.py          the main method: memory injection, then instruction tuning
 uelp.py          a user encoder and its vectors, as soft tokens or to attend to
 slots.py         latent slots of a user, read by the query
