@@ -8,8 +8,14 @@ from models.base import Base
 from models.milp import Milp
 from models.nothing import Nothing
 from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
+from models.uelp import Uelp, UelpCross
 
-PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {"milp": Milp, "none": Nothing}
+PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
+    "milp": Milp,
+    "none": Nothing,
+    "uelp": Uelp,
+    "uelp-cross": UelpCross,
+}
 
 
 def personalizer(name: str) -> Personalizer:

@@ -123,7 +123,7 @@ def pretrain(timeline: Timeline, events_of: Sequence[Tensor], seed: int) -> list
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return losses
 
 

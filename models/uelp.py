@@ -16,7 +16,7 @@ Reference: Ning et al., User-LLM, arXiv 2402.13598 (regime "encoder and projecti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -27,28 +27,27 @@ from torch import Tensor
 from models import jointly, sharing
 from models.attended import CrossAttention
 from models.base import Base
-from models.encoder import BASE, Encoder, encoder_of
+from models.encoder import BASE
 from models.fitting import ReadFitting
-from models.history import Interaction
 from models.named import load
-from models.options import Options, Space, require
+from models.options import Options, Space, Value, require
 from models.parts import Parts
 from models.personalizer import Configuration, Framed, Person, Shared, Task, UserState
-from models.projection import Projection, parameter_kind
+from models.projection import Projection, checked, parameter_kind
 from models.prompt import Row
+from models.reading import Reader
 from models.resampler import Resampler
 from models.soft import require_room
 from models.timeline import Timeline, pretrain
 from models.user_network import AsSoftTokens, Crossed, Network, WayIn
 
 FEWEST_PEOPLE = 8
-EPOCHS = 6
 HEADS = 4
-VECTORS = "vectors"
+VECTORS = "vectors"  # the tensor's name in a state
 
 
 class _Learner:
-    """A network, and whose rows it is trained on."""
+    """A network, and the events of the people on whose rows it is trained."""
 
     def __init__(self, network: Network, events_of: Sequence[Tensor]) -> None:
         self._network, self._events_of = network, events_of
@@ -75,8 +74,7 @@ class Uelp:
 
     def __init__(self, encoder: str = BASE) -> None:
         """A method whose events become vectors by `encoder`: `base`, or a hub name or folder."""
-        self._encoder_name = encoder
-        self._encoders: dict[str, Encoder] = {}
+        self._reader = Reader(encoder)
         self._networks: WeakKeyDictionary[Shared, Network] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[UserState, Parts] = WeakKeyDictionary()
 
@@ -90,15 +88,15 @@ class Uelp:
         """
         options = require(configuration)
         sharing.require(list(people), FEWEST_PEOPLE, self.name)
-        encoder = self._encoder(base, self._encoder_name)
-        described = {**options.to_json(), "encoder": encoder.name, "events": encoder.width}
-        network = self._fresh(base, described, seed)
-        events_of = _events(encoder, [person.history for person in people])
+        network = self._fresh(base, options, seed)
+        items = [item for person in people for item in person.history]
+        lengths = [len(person.history) for person in people]
+        events_of = torch.split(self._reader.items(base, items), lengths)
         pretrain(network.timeline, events_of, seed)
         rows = jointly.person_rows(base, people, self._soft_tokens(options))
-        learner = _Learner(network, events_of)
-        jointly.learn(base, learner, rows, options.number("learning_rate"), EPOCHS, seed)
-        return Shared(self.name, described, network.tensors())
+        rate, learner = options.number("learning_rate"), _Learner(network, events_of)
+        jointly.learn(base, learner, rows, rate, jointly.epochs_of(rows), seed)
+        return Shared(self.name, options.to_json(), network.tensors())
 
     def start(self, base: Base) -> ReadFitting:
         """A fitting that encodes: no task is trained."""
@@ -122,60 +120,62 @@ class Uelp:
     def _soft_tokens(self, options: Options) -> int:
         return options.whole("vectors")
 
-    def _way_in(self, base: Base, described: Mapping[str, object], seed: int) -> WayIn:
-        require_room(base, _whole(described, "vectors"), self.name)
+    def _fresh_way_in(self, base: Base, options: Options, seed: int) -> WayIn:
+        require_room(base, options.whole("vectors"), self.name)
         generator = torch.Generator().manual_seed(seed)
-        return AsSoftTokens(Projection.initialise(base, _whole(described, "width"), generator))
+        return AsSoftTokens(Projection.initialise(base, options.whole("width"), generator))
 
     def _known_way_in(self, base: Base, shared: Shared) -> WayIn:
-        width = _whole(shared.configuration, "width")
+        width = _options(shared).whole("width")
         return AsSoftTokens(Projection.from_tensors(base, shared.tensors, "projection", width))
 
     def _parts_of(self, base: Base, states: Sequence[UserState]) -> list[Parts]:
         """Each state's parts, made once: alone, so that no neighbour changes a rounding."""
         for state in states:
             if state not in self._parts:
-                network = self._network(base, _shared(state.shared, self.name))
-                vectors_KS = state.tensors[VECTORS].to(base.device, parameter_kind(base))
-                with torch.no_grad():
-                    (self._parts[state],) = network.way_in.parts(vectors_KS[None])
+                self._parts[state] = self._made(base, state)
         return [self._parts[state] for state in states]
 
-    def _state(self, base: Base, task: Task) -> UserState:
-        shared = _shared(task.shared, self.name)
-        options = require(task.configuration)
-        if not task.train:
-            raise ValueError("expected interactions to read in the training part, got none")
-        encoder = self._encoder(base, str(shared.configuration["encoder"]))
-        with torch.no_grad():
-            vectors_PKS = self._network(base, shared).vectors(_events(encoder, [task.train]))
-        tensors = {VECTORS: vectors_PKS[0].cpu()}
-        return UserState(self.name, task.user_id, options.to_json(), tensors, shared=shared)
+    @torch.no_grad()
+    def _made(self, base: Base, state: UserState) -> Parts:
+        shared = sharing.shared_of(state)
+        options = _options(shared)
+        shape = (options.whole("vectors"), options.whole("width"))
+        vectors_KS = checked(state.tensors, {VECTORS: shape})[VECTORS]
+        vectors_KS = vectors_KS.to(base.device, parameter_kind(base))
+        (parts,) = self._network(base, shared).way_in.parts(vectors_KS[None])
+        return parts
 
-    def _fresh(self, base: Base, described: Mapping[str, object], seed: int) -> Network:
+    @torch.no_grad()
+    def _state(self, base: Base, task: Task) -> UserState:
+        shared = sharing.learned_for(task, self.name)
+        events_nE = self._reader.items(base, task.train)
+        if events_nE.shape[1] != _event_width(shared):
+            raise ValueError(
+                f"expected the encoder that {self.name} learned with, whose vectors have "
+                f"{_event_width(shared)} features, got one with {events_nE.shape[1]}"
+            )
+        vectors_PKS = self._network(base, shared).vectors([events_nE])
+        tensors = {VECTORS: vectors_PKS[0].cpu()}
+        return UserState(self.name, task.user_id, shared.configuration, tensors, shared=shared)
+
+    def _fresh(self, base: Base, options: Options, seed: int) -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            modules = _modules(base, described)
-            return Network(*modules, self._way_in(base, described, seed))
+            modules = _modules(base, options, self._reader.of(base).width)
+            return Network(*modules, self._fresh_way_in(base, options, seed))
 
     def _network(self, base: Base, shared: Shared) -> Network:
         """A shared part's network on the base's device, without gradients, made once."""
         if shared not in self._networks:
-            # Made inside an answer, it would be of no use outside.
+            # Made as part of an answer, it would be of no use for anything else.
             with torch.inference_mode(False):
-                timeline, resampler = _modules(base, shared.configuration)
+                timeline, resampler = _modules(base, _options(shared), _event_width(shared))
                 load(timeline, shared.tensors, "timeline")
                 load(resampler, shared.tensors, "resampler")
                 way_in = self._known_way_in(base, shared)
             self._networks[shared] = Network(timeline, resampler, way_in)
         return self._networks[shared]
-
-    def _encoder(self, base: Base, name: str) -> Encoder:
-        if name == BASE:
-            return encoder_of(name, base)
-        if name not in self._encoders:
-            self._encoders[name] = encoder_of(name, base)
-        return self._encoders[name]
 
 
 class UelpCross(Uelp):
@@ -207,52 +207,34 @@ class UelpCross(Uelp):
     def _soft_tokens(self, options: Options) -> int:
         return 0
 
-    def _way_in(self, base: Base, described: Mapping[str, object], seed: int) -> WayIn:
-        return Crossed(_attention(base, described))
+    def _fresh_way_in(self, base: Base, options: Options, seed: int) -> WayIn:
+        return Crossed(_attention(base, options))
 
     def _known_way_in(self, base: Base, shared: Shared) -> WayIn:
-        attention = _attention(base, shared.configuration)
+        attention = _attention(base, _options(shared))
         load(attention, shared.tensors, "attention")
         return Crossed(attention)
 
 
-def event_text(interaction: Interaction) -> str:
-    """An interaction as an encoder reads it: what was asked, if anything, and what was answered."""
-    if interaction.query is None:
-        return interaction.response
-    return f"{interaction.query}\n{interaction.response}"
+def _options(shared: Shared) -> Options:
+    return Options(tuple((name, cast(Value, v)) for name, v in shared.configuration.items()))
 
 
-def _events(encoder: Encoder, histories: Sequence[Sequence[Interaction]]) -> list[Tensor]:
-    """`[n, E]` of each history, all texts in the same batches."""
-    texts = [event_text(item) for history in histories for item in history]
-    lengths = [len(history) for history in histories]
-    return list(torch.split(encoder.encode(texts), lengths))
+def _event_width(shared: Shared) -> int:
+    if "timeline.mean" not in shared.tensors:
+        raise ValueError("expected the tensors of a timeline in the shared part, got none")
+    return len(shared.tensors["timeline.mean"])
 
 
-def _modules(base: Base, described: Mapping[str, object]) -> tuple[Timeline, Resampler]:
-    width, kind = _whole(described, "width"), parameter_kind(base)
-    timeline = Timeline(_whole(described, "events"), width)
-    resampler = Resampler(_whole(described, "vectors"), width)
-    return timeline.to(base.device, kind), resampler.to(base.device, kind)
+def _modules(base: Base, options: Options, events: int) -> tuple[Timeline, Resampler]:
+    width, kind = options.whole("width"), parameter_kind(base)
+    timeline = Timeline(events, width).to(base.device, kind)
+    return timeline, Resampler(options.whole("vectors"), width).to(base.device, kind)
 
 
-def _attention(base: Base, described: Mapping[str, object]) -> CrossAttention:
-    first = base.layer_count // 2 if described["layers"] == "upper" else 0
-    layers, width = range(first, base.layer_count), _whole(described, "width")
-    attention = CrossAttention(layers, base.hidden_width, width, HEADS)
+def _attention(base: Base, options: Options) -> CrossAttention:
+    layers = options.one_of("layers", ("upper", "every"))
+    first = base.layer_count // 2 if layers == "upper" else 0
+    width = options.whole("width")
+    attention = CrossAttention(range(first, base.layer_count), base.hidden_width, width, HEADS)
     return attention.to(base.device, parameter_kind(base))
-
-
-def _whole(described: Mapping[str, object], name: str) -> int:
-    value = described.get(name)
-    if not isinstance(value, int):
-        raise ValueError(f"expected a whole number for {name}, got {value!r}")
-    return value
-
-
-def _shared(shared: Shared | None, method: str) -> Shared:
-    if shared is None or shared.method != method:
-        got = "none" if shared is None else f"one of {shared.method}"
-        raise ValueError(f"expected the shared part that {method} learned, got {got}")
-    return shared
