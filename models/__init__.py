@@ -36,6 +36,13 @@ encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
 milp.py          the main method: memory injection, then instruction tuning
+tuning.py        how long a method tunes that learns from pairs alone
+prompt_tuning.py soft tokens of the user's own
+shared_prompt.py soft tokens for all users
+reading.py       a user's items and queries as vectors
+e2p.py           a soft token made of the user's vector
+plug.py          two soft tokens of a query and the items of a history
+pplug.py         what a query finds in the history, as a soft token behind an instruction
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
 pretrain.py      a small base made from nothing, on the words of others
