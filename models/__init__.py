@@ -36,11 +36,18 @@ personalizer.py  what every method offers: Personalizer, Task, UserState
 encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
+milp.py          the main method: memory injection, then instruction tuning
+tuning.py        how long a method tunes that learns from pairs alone
+prompt_tuning.py soft tokens of the user's own
+shared_prompt.py soft tokens for all users
+reading.py       a user's items and queries as vectors
+e2p.py           a soft token made of the user's vector
+plug.py          two soft tokens of a query and the items of a history
+pplug.py         what a query finds in the history, as a soft token behind an instruction
 named.py         a module's tensors under names
 timeline.py      a user encoder: a history's vectors to states that foresee what follows
 resampler.py     any number of vectors to a fixed few
 user_network.py  both, and how their vectors reach a base
-milp.py          the main method: memory injection, then instruction tuning
 uelp.py          a user encoder and its vectors, as soft tokens or to attend to
 slots.py         latent slots of a user, read by the query
 lpm.py           latent slots a user, fitted under a shared network

@@ -74,10 +74,11 @@ def learned_for(task: Task, method: str) -> Shared:
     shared, wanted = task.shared, dict(task.configuration.to_json())
     if shared is None:
         raise ValueError(f"expected what {method} learned from other users, got none; learn first")
-    if (shared.method, dict(shared.configuration)) != (method, wanted):
+    learned_under = {name: shared.configuration.get(name) for name in wanted}
+    if (shared.method, learned_under) != (method, wanted):
         raise ValueError(
             f"expected what {method} learned under {wanted}, got what {shared.method} learned "
-            f"under {dict(shared.configuration)}"
+            f"under {learned_under}"
         )
     return shared
 

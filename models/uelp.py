@@ -35,7 +35,7 @@ from models.parts import Parts
 from models.personalizer import Configuration, Framed, Person, Shared, Task, UserState
 from models.projection import Projection, checked, parameter_kind
 from models.prompt import Row
-from models.reading import Reader
+from models.reading import Reader, require_encoder
 from models.resampler import Resampler
 from models.soft import require_room
 from models.timeline import Timeline, pretrain
@@ -74,7 +74,7 @@ class Uelp:
 
     def __init__(self, encoder: str = BASE) -> None:
         """A method whose events become vectors by `encoder`: `base`, or a hub name or folder."""
-        self._reader = Reader(encoder)
+        self._encoder, self._reader = encoder, Reader(encoder)
         self._networks: WeakKeyDictionary[Shared, Network] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[UserState, Parts] = WeakKeyDictionary()
 
@@ -96,7 +96,8 @@ class Uelp:
         rows = jointly.person_rows(base, people, self._soft_tokens(options))
         rate, learner = options.number("learning_rate"), _Learner(network, events_of)
         jointly.learn(base, learner, rows, rate, jointly.epochs_of(rows), seed)
-        return Shared(self.name, options.to_json(), network.tensors())
+        configuration_of = {**options.to_json(), "encoder": self._encoder}
+        return Shared(self.name, configuration_of, network.tensors())
 
     def start(self, base: Base) -> ReadFitting:
         """A fitting that encodes: no task is trained."""
@@ -149,15 +150,12 @@ class Uelp:
     @torch.no_grad()
     def _state(self, base: Base, task: Task) -> UserState:
         shared = sharing.learned_for(task, self.name)
+        require_encoder(shared, self._encoder)
         events_nE = self._reader.items(base, task.train)
-        if events_nE.shape[1] != _event_width(shared):
-            raise ValueError(
-                f"expected the encoder that {self.name} learned with, whose vectors have "
-                f"{_event_width(shared)} features, got one with {events_nE.shape[1]}"
-            )
         vectors_PKS = self._network(base, shared).vectors([events_nE])
         tensors = {VECTORS: vectors_PKS[0].cpu()}
-        return UserState(self.name, task.user_id, shared.configuration, tensors, shared=shared)
+        configured = task.configuration.to_json()
+        return UserState(self.name, task.user_id, configured, tensors, shared=shared)
 
     def _fresh(self, base: Base, options: Options, seed: int) -> Network:
         with torch.random.fork_rng(devices=[]):
