@@ -89,11 +89,31 @@ def learn(
     if len(people) < 2:
         raise ValueError(f"expected rows of at least 2 people to learn from, got {len(people)}")
     held_out = set(people[HELD_OUT - 1 :: HELD_OUT] or people[-1:])
-    stage = Stage("shared", tuple(row for row in rows if row.person not in held_out), epochs)
-    validation = tuple(row for row in rows if row.person in held_out)
+    learned = [row for row in rows if row.person not in held_out]
+    validation = [row for row in rows if row.person in held_out]
+    return trained(base, learner, learned, validation, learning_rate, epochs, seed)
+
+
+def trained(
+    base: Base,
+    learner: RowLearner,
+    rows: Sequence[PersonRow],
+    validation: Sequence[PersonRow],
+    learning_rate: float,
+    epochs: int,
+    seed: int,
+) -> tuple[list[Tensor], float]:
+    """`learn`, with rows for validation of one's own choice.
+
+    Raises:
+        ValueError: nothing to learn or to validate on, or the training failed.
+    """
+    stage = Stage("shared", tuple(rows), epochs)
     trainer = Trainer(base, under=lambda learners, batch: rows_under(base, learners, batch))
     patience = max(1, epochs // EPOCHS)
-    trainer.add(Training("shared", learner, (stage,), validation, learning_rate, seed, patience))
+    trainer.add(
+        Training("shared", learner, (stage,), tuple(validation), learning_rate, seed, patience)
+    )
     while True:
         ended = trainer.step()[1]
         if ended:
