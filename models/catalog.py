@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from models.base import Base
 from models.e2p import E2p
+from models.lpm import Lpm
 from models.milp import Milp
 from models.nothing import Nothing
 from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
@@ -16,6 +17,7 @@ from models.uelp import Uelp, UelpCross
 
 PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
     "e2p": E2p,
+    "lpm": Lpm,
     "milp": Milp,
     "none": Nothing,
     "pplug": Pplug,
