@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.base import Base
+from models.e2p import E2p
+from models.lpm import Lpm
 from models.milp import Milp
 from models.nothing import Nothing
 from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
+from models.pplug import Pplug
+from models.prompt_tuning import PromptTuning
+from models.shared_prompt import SharedPrompt
+from models.uelp import Uelp, UelpCross
 
-PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {"milp": Milp, "none": Nothing}
+PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
+    "e2p": E2p,
+    "lpm": Lpm,
+    "milp": Milp,
+    "none": Nothing,
+    "pplug": Pplug,
+    "prompt-tuning": PromptTuning,
+    "prompt-tuning-shared": SharedPrompt,
+    "uelp": Uelp,
+    "uelp-cross": UelpCross,
+}
 
 
 def personalizer(name: str) -> Personalizer:

@@ -51,6 +51,17 @@ class Options:
             raise ValueError(f"expected a whole number for {name}, got {value}")
         return int(value)
 
+    def one_of(self, name: str, known: Sequence[str]) -> str:
+        """A setting that is a word.
+
+        Raises:
+            ValueError: it is not one of these options, or none of the words.
+        """
+        value = self._value(name)
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"expected one of {', '.join(known)} for {name}, got {value!r:.80}")
+        return value
+
     def to_json(self) -> dict[str, object]:
         """The options as JSON values."""
         return dict(self.values)
@@ -65,6 +76,18 @@ class Options:
 def default(space: Space) -> Options:
     """The first value of every setting."""
     return Options(tuple((name, values[0]) for name, values in space.items()))
+
+
+def require(configuration: object) -> Options:
+    """A task's configuration, of a method that has options.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(configuration, Options):
+        got = type(configuration).__name__
+        raise ValueError(f"expected options as the task's configuration, got a {got}")
+    return configuration
 
 
 def drawn(space: Space, count: int, seed: int) -> list[Options]:
