@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from models.base import Base
 from models.fitting import ReadFitting
-from models.options import NO_OPTIONS
+from models.options import NO_OPTIONS, require
 from models.parts import Parts
 from models.personalizer import Configuration, Framed, Person, Task, UserState
 
@@ -40,4 +40,4 @@ class Nothing:
         return [Parts()] * len(states)
 
     def _state(self, task: Task) -> UserState:
-        return UserState(self.name, task.user_id, task.configuration.to_json(), {})
+        return UserState(self.name, task.user_id, require(task.configuration).to_json(), {})

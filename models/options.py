@@ -67,6 +67,18 @@ def default(space: Space) -> Options:
     return Options(tuple((name, values[0]) for name, values in space.items()))
 
 
+def require(configuration: object) -> Options:
+    """A task's configuration, of a method that has options.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(configuration, Options):
+        got = type(configuration).__name__
+        raise ValueError(f"expected options as the task's configuration, got a {got}")
+    return configuration
+
+
 def drawn(space: Space, count: int, seed: int) -> list[Options]:
     """The default, then others at random, each once: `count` in all, or all that there are."""
     names: Sequence[str] = list(space)

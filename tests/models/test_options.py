@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from models.options import Options, Space, default, drawn
+from models.options import Options, Space, default, drawn, require
+from search.space import BASE_CONFIG
 
 SPACE: Space = {"learning_rate": (1e-3, 1e-2), "tokens": (4, 8, 16), "kind": ("mean",)}
 
@@ -27,3 +28,9 @@ def test_a_setting_is_read_as_what_it_is() -> None:
             options.number(name)
     with pytest.raises(ValueError, match="whole number"):
         options.whole("learning_rate")
+
+
+def test_another_kind_of_configuration_is_refused() -> None:
+    assert require(default(SPACE)) == default(SPACE)
+    with pytest.raises(ValueError, match=r"expected options .* got a MemoryConfig"):
+        require(BASE_CONFIG)
