@@ -35,6 +35,8 @@ encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
 milp.py          the main method: memory injection, then instruction tuning
+lora_all.py      the same on every layer, without a search
+oppu.py          a LoRA a user on queries and values, at fixed settings
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
 pretrain.py      a small base made from nothing, on the words of others

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.base import Base
+from models.lora_all import LoraAll
 from models.milp import Milp
 from models.nothing import Nothing
+from models.oppu import Oppu
 from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
 
-PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {"milp": Milp, "none": Nothing}
+PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
+    "lora-all": LoraAll,
+    "milp": Milp,
+    "none": Nothing,
+    "oppu": Oppu,
+}
 
 
 def personalizer(name: str) -> Personalizer:
