@@ -44,6 +44,7 @@ catalog.py       name -> Personalizer
 words.py         text to words, for the measures
 persona.py       Persona-F1 and P-Cover
 scoring.py       loss, ROUGE, persona and recall on a split
+choices.py       which of its options a model picks, and how often that is right
 gain.py          own memory against strangers'
 strength.py      how much of a trained memory is kept
 storage.py       content-addressed folders, written whole or not at all
