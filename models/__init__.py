@@ -9,6 +9,9 @@ dialogues.py     one of them: nested dialogues
 splitting.py     where a history is cut
 sorting.py       any number of lines, sorted on disk
 archive.py       all users' lines, memory-mapped, replaced at once
+quiz.py          a benchmark's user: a history, and questions after it
+lamp.py          LaMP's files as quizzes
+persona_mem.py   PersonaMem's files as quizzes
 loading.py       a base's files as transformers reads them, or why it can't
 base.py          the one frozen model and its tokenizer
 precision.py     in which numbers it lies on a device, and whether it fits
@@ -51,6 +54,8 @@ user_network.py  both, and how their vectors reach a base
 uelp.py          a user encoder and its vectors, as soft tokens or to attend to
 slots.py         latent slots of a user, read by the query
 lpm.py           latent slots a user, fitted under a shared network
+lora_all.py      the same on every layer, without a search
+oppu.py          a LoRA a user on queries and values, at fixed settings
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
 pretrain.py      a small base made from nothing, on the words of others
@@ -58,6 +63,7 @@ catalog.py       name -> Personalizer
 words.py         text to words, for the measures
 persona.py       Persona-F1 and P-Cover
 scoring.py       loss, ROUGE, persona and recall on a split
+choices.py       which of its options a model picks, and how often that is right
 gain.py          own memory against strangers'
 strength.py      how much of a trained memory is kept
 storage.py       content-addressed folders, written whole or not at all

@@ -167,7 +167,8 @@ class _Index:
             for line in own:
                 count += 1
                 pairs += line.query is not None
-                self._note(line)
+                # Lines without choices are noted as they were before these were there.
+                self._note(line[:-1] if line.choices is None else line)
                 yield line
             profile = self._profiles.get(user_id)
             self._note(("profile", profile))

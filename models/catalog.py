@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from models.base import Base
 from models.e2p import E2p
+from models.lora_all import LoraAll
 from models.lpm import Lpm
 from models.milp import Milp
 from models.nothing import Nothing
+from models.oppu import Oppu
 from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
 from models.pplug import Pplug
 from models.prompt_tuning import PromptTuning
@@ -17,9 +19,11 @@ from models.uelp import Uelp, UelpCross
 
 PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
     "e2p": E2p,
+    "lora-all": LoraAll,
     "lpm": Lpm,
     "milp": Milp,
     "none": Nothing,
+    "oppu": Oppu,
     "pplug": Pplug,
     "prompt-tuning": PromptTuning,
     "prompt-tuning-shared": SharedPrompt,

@@ -66,7 +66,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Interaction:
-    """One dated query and response. Without a query it is a post: the user's own words."""
+    """One dated query and response. Without a query it is a post: the user's own words.
+
+    `choices` are the answers that the query may have, the response among them.
+    """
 
     user_id: str
     time: str | float
@@ -74,6 +77,7 @@ class Interaction:
     response: str
     session: str | None = None
     fact: Fact | None = None
+    choices: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -233,4 +237,7 @@ def _interaction(line: Line) -> Interaction:
     fact = None
     if line.fact_value and line.fact_kind and line.fact_choices:
         fact = Fact(line.fact_value, line.fact_kind, line.fact_choices)
-    return Interaction(line.user_id, line.time, line.query, line.response, line.session, fact)
+    choices = None if line.choices is None else tuple(line.choices)
+    return Interaction(
+        line.user_id, line.time, line.query, line.response, line.session, fact, choices
+    )

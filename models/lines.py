@@ -31,7 +31,7 @@ class DataError(ValueError):
 class Line(NamedTuple):
     """One checked interaction, flat, as it is stored. The fields are `Interaction`'s and `Fact`'s.
 
-    All of a data set's times are text, or all are numbers.
+    All of a data set's times are text, or all are numbers. `choices` hold the response.
     """
 
     user_id: str
@@ -42,6 +42,7 @@ class Line(NamedTuple):
     fact_value: str | None = None
     fact_kind: str | None = None
     fact_choices: int | None = None
+    choices: list[str] | None = None
 
 
 def check(records: Iterable[tuple[str, object]], counts: Counter[str]) -> Iterator[Line]:
@@ -100,6 +101,7 @@ def _line(record: Mapping[str, object]) -> Line:
         text(record, "response"),
         _words(record.get("session"), "session"),
         *_fact(record.get("fact")),
+        _choices(record.get("choices"), record["response"]),
     )
 
 
@@ -154,6 +156,25 @@ def _check_same_time(line: Line, first_place: str, first: Line) -> None:
             f"expected 'time' as {kind}, as at {first_place}, got {shown(line.time)}; "
             "write all times of the data set the same way"
         )
+
+
+def _choices(value: object, response: object) -> list[str] | None:
+    """The answers that a query may have, the true one among them."""
+    if value is None:
+        return None
+    listed = value if isinstance(value, list) else []
+    found = [words for each in listed if (words := _words(each, "choices")) is not None]
+    if len(listed) < 2 or len(set(found)) < len(listed):
+        raise DataError(
+            f"expected 'choices' as a list of 2 or more texts that differ, got {shown(value)}; "
+            "correct it or drop it"
+        )
+    if response not in found:
+        raise DataError(
+            f"expected 'response' to be one of 'choices' {shown(found)}, got {shown(response)}; "
+            "correct either"
+        )
+    return found
 
 
 def _fact(value: object) -> tuple[str | None, str | None, int | None]:

@@ -24,7 +24,7 @@ from models.base import Base
 from models.cost import room_bytes
 from models.fitting import Course, TrainedFitting
 from models.history import Interaction, user_texts
-from models.options import NO_OPTIONS
+from models.options import NO_OPTIONS, Space
 from models.parts import Parts
 from models.personalizer import (
     Budget,
@@ -47,7 +47,7 @@ class Milp:
     """Personalizer: a searched LoRA on some feed-forward layers."""
 
     name = "milp"
-    space = NO_OPTIONS  # searched in `search.space.SearchSpace`
+    space: Space = NO_OPTIONS  # searched in `search.space.SearchSpace`
 
     def __init__(self) -> None:
         self._memories: WeakKeyDictionary[UserState, Memory] = WeakKeyDictionary()
@@ -61,7 +61,11 @@ class Milp:
     def start(self, base: Base) -> TrainedFitting:
         """An empty fitting on a base."""
         room = partial(room_bytes, base.device) if base.device.type == "cuda" else None
-        return TrainedFitting(MilpRecipe(base, self.name), Trainer(base, room=room))
+        return TrainedFitting(self.recipe(base), Trainer(base, room=room))
+
+    def recipe(self, base: Base) -> MilpRecipe:
+        """How a task trains."""
+        return MilpRecipe(base, self.name)
 
     def frame(self, base: Base, state: UserState | None, query: str) -> Framed:
         """The query alone: the memory is in the weights."""

@@ -35,7 +35,7 @@ from models.lines import DataError, Records, as_object, shown, text
 LINES = (".jsonl", ".jsonl.gz", ".parquet")
 DIALOGUES = (".json", ".json.gz")
 PROFILES = ("profiles.jsonl", "profiles.jsonl.gz")
-_FIELDS = ("user_id", "time", "query", "response", "session", "fact")
+_FIELDS = ("user_id", "time", "query", "response", "session", "fact", "choices")
 _REQUIRED = ("user_id", "time", "response")
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/data set
 _ROWS = 1024  # read at once from a columnar format
@@ -98,7 +98,7 @@ def records(source: Source, counts: Counter[str], scratch: Path) -> Records:
             yield from dialogues.records(found, str(file), number, counts)
             number += len(found)
         else:
-            yield from (_parquet if file.suffix.lower() == ".parquet" else _json_lines)(file)
+            yield from (_parquet if file.suffix.lower() == ".parquet" else json_lines)(file)
 
 
 def profiles(source: Source) -> dict[str, str]:
@@ -109,7 +109,7 @@ def profiles(source: Source) -> dict[str, str]:
         OSError: unreadable.
     """
     found: dict[str, str] = {}
-    for place, record in _json_lines(source.profiles) if source.profiles else ():
+    for place, record in json_lines(source.profiles) if source.profiles else ():
         try:
             user_id, profile = (text(as_object(record), name) for name in ("user_id", "profile"))
             if user_id in found:
@@ -163,7 +163,7 @@ def _undamaged(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _json_lines(path: Path) -> Records:
+def json_lines(path: Path) -> Records:
     """Every line's JSON; empty lines are passed over."""
     with _opened(path) as stream, _undamaged(path):
         for number, raw in enumerate(stream, 1):
@@ -235,9 +235,19 @@ def _data_set(name: str, scratch: Path) -> Records:
         yield from _rows(data.iter(_ROWS), place)
 
 
-def _dialogues(path: Path) -> list[object]:
+def document(path: Path) -> object:
+    """What a file holds that is one piece of JSON, gzipped or not.
+
+    Raises:
+        DataError: damaged, or no JSON.
+        OSError: missing or unreadable.
+    """
     with _opened(path) as stream, _undamaged(path):
-        found = _json(stream.read(), str(path))
+        return _json(stream.read(), str(path))
+
+
+def _dialogues(path: Path) -> list[object]:
+    found = document(path)
     if not isinstance(found, list):
         raise DataError(
             f"{path}: expected a list of dialogues, got {shown(found)}; name JSON Lines .jsonl"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,13 @@ def batch(rows: Sequence[tuple[object, ...]], schema: Any) -> Any:
 
 def lines_of(rows: Any) -> Iterator[Line]:
     """A batch's lines."""
-    return map(Line._make, zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    # What was written before a field was there is read without it.
+    return starmap(Line, zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 
 def _schema(line: Line) -> Any:
     time = pa.string() if isinstance(line.time, str) else pa.float64()
-    types = {"time": time, "fact_choices": pa.int64()}
+    types = {"time": time, "fact_choices": pa.int64(), "choices": pa.list_(pa.string())}
     return pa.schema([(name, types.get(name, pa.string())) for name in Line._fields])
 
 

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from models import peft_format
 from models.base import Base
-from models.milp import Milp
-from models.personalizer import UserState, attach
+from models.catalog import attach_all
+from models.personalizer import UserState
 from models.published import BaseIdentity
 from models.registry import Registry
 from tests.tiny import tiny_base
@@ -65,7 +65,7 @@ def assert_same(got: UserState | None, expected: UserState) -> None:
 
 
 def bank_logits(base: Base, state: UserState | None) -> Tensor:
-    with torch.no_grad(), attach(Milp(), base)([state] * len(TOKENS)):
+    with torch.no_grad(), attach_all(base)([state] * len(TOKENS)):
         return base.logits(base.hidden(TOKENS))
 
 

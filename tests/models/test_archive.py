@@ -23,7 +23,8 @@ def some_lines(count: int, seed: int = 0) -> list[Line]:
         fact = ("a dog", "asked", 12) if rng.random() < 0.2 else (None, None, None)
         user_id = f"user {rng.randrange(7)}"
         session = rng.choice([None, "s"])
-        lines.append(Line(user_id, float(time), query, f"response {n}", session, *fact))
+        choices = [f"response {n}", "another"] if rng.random() < 0.2 else None
+        lines.append(Line(user_id, float(time), query, f"response {n}", session, *fact, choices))
     return lines
 
 

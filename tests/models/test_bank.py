@@ -17,9 +17,11 @@ from tests.tiny import ALL_FAMILIES, tiny_base, tiny_model
 TOKENS = torch.arange(6, 6 + 3 * 11).reshape(3, 11)
 
 
-def random_memory(base: Base, layers: tuple[int, ...], rank: int, seed: int) -> Memory:
+def random_memory(
+    base: Base, layers: tuple[int, ...], rank: int, seed: int, on_attention: bool = False
+) -> Memory:
     """A memory that does something: B is not zero."""
-    memory = Memory.initialise(base, MemoryConfig(layers, rank, 1e-3), seed)
+    memory = Memory.initialise(base, MemoryConfig(layers, rank, 1e-3), seed, on_attention)
     generator = torch.Generator().manual_seed(seed + 100)
     with torch.no_grad():
         for _, b_OR in memory.pairs.values():
@@ -48,7 +50,7 @@ def peft_logits(family: str, memory: Memory, tokens: Tensor) -> Tensor:
 def test_each_row_runs_under_its_own_memory_as_peft_computes_it(family: str) -> None:
     base = tiny_base(family, torch.float64)
     first = random_memory(base, (0, 2), 4, 1)
-    second = random_memory(base, (3,), 7, 2)
+    second = random_memory(base, (1, 3), 7, 2, on_attention=True)
     with torch.no_grad(), Bank.of(base).rows([first, None, second]):
         got = base.logits(base.hidden(TOKENS))
     with torch.no_grad():
@@ -92,9 +94,12 @@ def test_initialisation_depends_on_the_seed_alone() -> None:
     assert not torch.equal(first.parameters()[0], other.parameters()[0])
 
 
-def test_gradients_reach_memories_only_and_nothing_below_the_lowest_layer() -> None:
+@pytest.mark.parametrize("on_attention", [False, True])
+def test_gradients_reach_memories_only_and_nothing_below_the_lowest_layer(
+    on_attention: bool,
+) -> None:
     base = tiny_base()
-    memory = random_memory(base, (2,), 4, 0)
+    memory = random_memory(base, (2,), 4, 0, on_attention)
     seen: dict[int, bool] = {}
     layers = base.model.model.layers
     for i, layer in enumerate(layers):

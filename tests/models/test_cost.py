@@ -41,9 +41,14 @@ def pack(configurations: list[MemoryConfig], width: int, count: int) -> list[tup
     ]
 
 
-def measured(base: Base, configurations: list[MemoryConfig], rows: list[tuple[Row, int]]) -> int:
+def measured(
+    base: Base,
+    configurations: list[MemoryConfig],
+    rows: list[tuple[Row, int]],
+    on_attention: bool = False,
+) -> int:
     """Most bytes of a step of fresh memories."""
-    memories = [Memory.initialise(base, c, 0) for c in configurations]
+    memories = [Memory.initialise(base, c, 0, on_attention) for c in configurations]
     for parameter in (p for memory in memories for p in memory.parameters()):
         parameter.grad = torch.zeros_like(parameter)
     with peak(base.device) as found, Bank.of(base).rows([memories[i] for _, i in rows]):
@@ -78,6 +83,17 @@ def test_foretells_the_peak_of_packs_it_did_not_measure(
                 rows = pack(configurations, width, count)
                 got = measured(base, configurations, rows)
                 assert least < got / foretold(costs, configurations, rows) < 1.1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_memories_on_attention_cost_little_more_than_it_says_at_most(family: str) -> None:
+    """Their backward reaches a layer's attention too, but they hold fewer matrices."""
+    base = tiny_base(family, torch.bfloat16)
+    costs = Costs.measure(base)
+    for configurations in CONFIGURATIONS:
+        rows = pack(configurations, 100, 6)
+        got = measured(base, configurations, rows, on_attention=True)
+        assert 0.8 < got / foretold(costs, configurations, rows) < 1.1
 
 
 def test_recomputing_layers_makes_them_cheaper(costs: Costs) -> None:

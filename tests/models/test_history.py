@@ -68,7 +68,8 @@ def test_read_then_load(tmp_path: Path) -> None:
     fact = {"value": "a dog", "kind": "unasked", "choices": 12}
     records = records_of(["bob", "ann"], 3)
     records.append({"user_id": "ann", "time": 5, "response": "a post", "session": "s"})
-    records.append({"user_id": "ann", "time": 5, "query": "?", "response": "Rex", "fact": fact})
+    asked = {"query": "?", "response": "Rex", "fact": fact, "choices": ["Max", "Rex"]}
+    records.append({"user_id": "ann", "time": 5, **asked})
     source = write_lines(tmp_path / "source" / "a.jsonl", records)
     write_lines(source.parent / "profiles.jsonl", [{"user_id": "ann", "profile": "likes tea"}])
     read = Histories.read(source.parent, tmp_path / "run" / "data")
@@ -81,6 +82,7 @@ def test_read_then_load(tmp_path: Path) -> None:
         assert [i.time for i in ann.interactions] == [-2.0, -1.0, 0.0, 5.0, 5.0]
         assert ann.interactions[3] == Interaction("ann", 5.0, None, "a post", "s")
         assert ann.interactions[4].fact == Fact("a dog", "unasked", 12)
+        assert [i.choices for i in ann.interactions[3:]] == [None, ("Max", "Rex")]
         assert [i.response for i in histories.load("bob").interactions] == [
             "bob 2",
             "bob 1",

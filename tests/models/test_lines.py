@@ -20,9 +20,11 @@ def lines_of(*records: object) -> list[Line]:
 
 def test_a_line_keeps_its_fields() -> None:
     fact = {"value": "a dog", "kind": "inferred", "choices": 12}
-    record = {**GOOD, "session": "monday", "fact": fact, "more": [1]}
+    choices = ["bad", "fine"]
+    record = {**GOOD, "session": "monday", "fact": fact, "choices": choices, "more": [1]}
     (line,) = lines_of(record)
-    assert line == Line("ann", 1.0, "how are you", "fine", "monday", "a dog", "inferred", 12)
+    fields = ("ann", 1.0, "how are you", "fine", "monday", "a dog", "inferred", 12, choices)
+    assert line == Line(*fields)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,12 @@ def test_dates_become_text_that_sorts() -> None:
         ({"fact": {"value": "dog", "kind": "told", "choices": 2}}, "asked, unasked, inferred"),
         ({"fact": {"value": "dog", "kind": "asked", "choices": 0}}, "'choices'"),
         ({"fact": {"value": "", "kind": "asked", "choices": 2}}, "expected words in 'value'"),
+        ({"choices": "fine"}, "expected 'choices' as a list .* that differ, got 'fine'"),
+        ({"choices": ["fine"]}, "expected 'choices' as a list of 2 or more texts"),
+        ({"choices": ["fine", 3]}, "expected 'choices' as text, got 3"),
+        ({"choices": ["fine", " "]}, "expected 'choices' as a list .* that differ"),
+        ({"choices": ["fine", "fine"]}, "expected 'choices' as a list .* that differ"),
+        ({"choices": ["bad", "good"]}, r"to be one of 'choices' \['bad', 'good'\], got 'fine'"),
     ],
 )
 def test_a_bad_field_is_named_with_its_place(change: dict[str, object], message: str) -> None:

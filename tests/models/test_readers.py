@@ -67,6 +67,14 @@ def test_parquet_in_small_pieces(tmp_path: Path) -> None:
     assert record == {"user_id": "user 4000", "time": time, "response": "words"}
 
 
+def test_parquet_with_choices(tmp_path: Path) -> None:
+    choices = [["yes", "no"], None]
+    columns = {"user_id": ["ann", "ann"], "time": [1, 2], "response": ["no", "a post"]}
+    pq.write_table(pa.table({**columns, "choices": choices}), tmp_path / "a.parquet")
+    found = content(tmp_path, tmp_path)
+    assert [record["choices"] for record in found] == choices  # type: ignore[index,call-overload]
+
+
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     write_lines(tmp_path / "b.jsonl", RECORDS[:1])
     write_lines(tmp_path / "a.jsonl.gz", RECORDS[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from models import sorting
@@ -52,3 +53,12 @@ def test_a_file_gives_back_its_lines(tmp_path: Path) -> None:
         lines = some_lines(count, as_text=True)
         sorting.write(tmp_path / "lines", lines)
         assert list(sorting.read(tmp_path / "lines")) == lines
+
+
+def test_a_file_from_before_a_field_was_there_is_read(tmp_path: Path) -> None:
+    lines = [Line("ann", 1.0, "q", "r", "s", "a dog", "asked", 12), Line("ann", 2.0, None, "p")]
+    columns = {n: [getattr(line, n) for line in lines] for n in Line._fields if n != "choices"}
+    table = pa.table(columns)
+    with pa.OSFile(str(tmp_path / "old"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as to:
+        to.write_table(table)
+    assert list(sorting.read(tmp_path / "old")) == lines
