@@ -31,6 +31,7 @@ soft.py          soft tokens: vectors in the place of a prompt's first embedding
 parts.py         what a row runs under: a LoRA, soft tokens
 options.py       configurations of methods that search no layers
 personalizer.py  what every method offers: Personalizer, Task, UserState
+reading.py       texts to tokens on threads that don't run the base
 encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
