@@ -51,6 +51,17 @@ class Options:
             raise ValueError(f"expected a whole number for {name}, got {value}")
         return int(value)
 
+    def word(self, name: str) -> str:
+        """A setting that is a word.
+
+        Raises:
+            ValueError: it is not one of these options, or a number.
+        """
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise ValueError(f"expected a word for {name}, got {value}")
+        return value
+
     def to_json(self) -> dict[str, object]:
         """The options as JSON values."""
         return dict(self.values)
@@ -65,6 +76,18 @@ class Options:
 def default(space: Space) -> Options:
     """The first value of every setting."""
     return Options(tuple((name, values[0]) for name, values in space.items()))
+
+
+def require(configuration: object) -> Options:
+    """A task's configuration, of a method that has options.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(configuration, Options):
+        got = type(configuration).__name__
+        raise ValueError(f"expected options as the task's configuration, got a {got}")
+    return configuration
 
 
 def drawn(space: Space, count: int, seed: int) -> list[Options]:
