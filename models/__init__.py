@@ -36,6 +36,13 @@ encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
 milp.py          the main method: memory injection, then instruction tuning
+kept.py          what is made of a state once, for all requests
+retrieval.py     which of a user's texts belong to a query
+excerpts.py      what is put before a query, within a budget of tokens
+text.py          methods of words: the newest, or what fits the query
+promotion.py     two memories of a past, and what enters the long one
+malp.py          a query behind what both memories hold on it
+combined.py      two methods at once: words before what another attaches
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
 pretrain.py      a small base made from nothing, on the words of others

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.base import Base
+from models.combined import milp_with_retrieval
+from models.malp import Malp
 from models.milp import Milp
 from models.nothing import Nothing
 from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
+from models.text import Rag, Tplp
 
-PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {"milp": Milp, "none": Nothing}
+PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
+    "malp": Malp,
+    "milp": Milp,
+    "milp+rag": milp_with_retrieval,
+    "none": Nothing,
+    "rag": Rag,
+    "tplp": Tplp,
+}
 
 
 def personalizer(name: str) -> Personalizer:

@@ -1,0 +1,36 @@
+"""What is made of a user state once and used for every request: an index, a decoded text.
+
+Requests come on several threads; each state's is made once, whoever asks first, and goes with the
+state.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from models.base import Base
+from models.personalizer import UserState
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """One made thing for each state on a base."""
+
+    def __init__(self, make: Callable[[Base, UserState], T]) -> None:
+        self._make = make
+        self._made: WeakKeyDictionary[UserState, tuple[nn.Module, T]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, base: Base, state: UserState) -> T:
+        """What was made of a state, for this base."""
+        with self._lock:
+            found = self._made.get(state)
+            if found is None or found[0] is not base.model:
+                found = self._made[state] = (base.model, self._make(base, state))
+            return found[1]
