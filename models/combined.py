@@ -74,6 +74,8 @@ class WithRetrieval:
         self._inner_space = inner.space if space is None else space
         self._configuration = configuration
         self._words_space = {k: self._words.space[k] for k in ("k", "budget")}
+        if both := self._inner_space.keys() & self._words.space.keys():
+            raise ValueError(f"expected options of other names than the words', got {sorted(both)}")
         self.name = f"{inner.name}+{self._words.name}"
         self.space: Space = {**self._inner_space, **self._words_space}
         self._halves = Kept(self._parted)

@@ -112,7 +112,8 @@ class Excerpts:
                 shortest = middle
             else:
                 longest = middle - 1
-        return line[:shortest].rstrip()
+        head = line[:shortest].rpartition(" ")[0]  # whole words, where the line has some
+        return head if 2 * len(head) > shortest else line[:shortest].rstrip()
 
 
 def distinct(lines: Sequence[str], order: Iterable[int]) -> Iterator[int]:

@@ -24,13 +24,20 @@ class Kept(Generic[T]):
 
     def __init__(self, make: Callable[[Base, UserState], T]) -> None:
         self._make = make
-        self._made: WeakKeyDictionary[UserState, tuple[nn.Module, T]] = WeakKeyDictionary()
+        self._places: WeakKeyDictionary[UserState, _Place[T]] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def of(self, base: Base, state: UserState) -> T:
-        """What was made of a state, for this base."""
+        """What was made of a state, for this base; others' states aren't waited for."""
         with self._lock:
-            found = self._made.get(state)
-            if found is None or found[0] is not base.model:
-                found = self._made[state] = (base.model, self._make(base, state))
-            return found[1]
+            place = self._places.setdefault(state, _Place())
+        with place.lock:
+            if place.made is None or place.made[0] is not base.model:
+                place.made = (base.model, self._make(base, state))
+            return place.made[1]
+
+
+class _Place(Generic[T]):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.made: tuple[nn.Module, T] | None = None
