@@ -36,6 +36,7 @@ projection.py    vectors that describe a user to soft tokens
 parts.py         what a row runs under: a LoRA, soft tokens, vectors to attend to
 options.py       configurations of methods that search no layers
 personalizer.py  what every method offers: Personalizer, Task, UserState
+reading.py       texts to tokens on threads that don't run the base
 encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
@@ -43,7 +44,7 @@ milp.py          the main method: memory injection, then instruction tuning
 tuning.py        how long a method tunes that learns from pairs alone
 prompt_tuning.py soft tokens of the user's own
 shared_prompt.py soft tokens for all users
-reading.py       a user's items and queries as vectors
+vectors.py       a user's items and queries as vectors
 e2p.py           a soft token made of the user's vector
 plug.py          two soft tokens of a query and the items of a history
 pplug.py         what a query finds in the history, as a soft token behind an instruction
@@ -56,6 +57,13 @@ slots.py         latent slots of a user, read by the query
 lpm.py           latent slots a user, fitted under a shared network
 lora_all.py      the same on every layer, without a search
 oppu.py          a LoRA a user on queries and values, at fixed settings
+kept.py          what is made of a state once, for all requests
+retrieval.py     which of a user's texts belong to a query
+excerpts.py      what is put before a query, within a budget of tokens
+text.py          methods of words: the newest, or what fits the query
+promotion.py     two memories of a past, and what enters the long one
+malp.py          a query behind what both memories hold on it
+combined.py      two methods at once: words before what another attaches
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
 pretrain.py      a small base made from nothing, on the words of others

@@ -36,8 +36,8 @@ from models.parts import Parts
 from models.personalizer import Configuration, Framed, Person, Shared, Task, UserState
 from models.projection import Projection, checked
 from models.prompt import Row
-from models.reading import Reader, require_encoder
 from models.soft import require_room
+from models.vectors import Reader, require_encoder
 
 SPACE: Space = {"tokens": (1, 4), "learning_rate": (1e-3, 3e-4, 3e-3)}
 FEWEST_PEOPLE = 8

@@ -45,8 +45,8 @@ from models.personalizer import Configuration, Framed, Person, Shared, Task, Use
 from models.plug import SOFT_TOKENS, Plug
 from models.projection import checked
 from models.prompt import Row
-from models.reading import Reader, require_encoder
 from models.soft import require_room
+from models.vectors import Reader, require_encoder
 
 SPACE: Space = {"temperature": (1.0, 0.1), "learning_rate": (1e-3, 3e-4, 3e-3)}
 FEWEST_PEOPLE = 8

@@ -1,78 +1,47 @@
-"""A user's items and queries as vectors, for the methods that read a history by an encoder.
+"""Texts to tokens on threads that don't run the base.
 
-An item is a query with its response, or a post: whichever of the two the user said, it is in it.
-The encoder is frozen, so that a vector is made once.
-
-Notation: n items, E width of a vector.
+A tokenizer must not be set up differently while another thread uses it, and while answers are
+written the engine's thread decodes with the base's own. So whoever frames a request counts tokens
+with a copy, one thread at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import threading
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.base import Base
-from models.encoder import BASE, BaseEncoder, Encoder, encoder_of
-from models.history import Interaction
-from models.personalizer import Shared
+from models.prompt import PlainPrompt, flatten
 
 
-class Reader:
-    """Reads with the encoder of a name, which it loads once for a base."""
+class Reading:
+    """A base's prompt format, for any thread. Use `Reading.of(base)`: a base has one."""
 
-    def __init__(self, encoder: str = BASE) -> None:
-        """A reader.
+    _made: ClassVar[WeakKeyDictionary[nn.Module, Reading]] = WeakKeyDictionary()
+    _making: ClassVar[threading.Lock] = threading.Lock()
 
-        Args:
-            encoder: `base` for the base's own hidden states, or a hub name or folder.
-        """
-        self.name = encoder
-        self._encoders: WeakKeyDictionary[nn.Module, Encoder] = WeakKeyDictionary()
+    def __init__(self, prompt: PlainPrompt) -> None:
+        self._prompt = copy.deepcopy(prompt)
+        self._lock = threading.Lock()
 
-    def of(self, base: Base) -> Encoder:
-        """The encoder.
+    @classmethod
+    def of(cls, base: Base) -> Reading:
+        """The reading of a base, made at first use."""
+        with cls._making:
+            if base.model not in cls._made:
+                cls._made[base.model] = cls(base.prompt)
+            return cls._made[base.model]
 
-        Raises:
-            ValueError: no such encoder.
-        """
-        if base.model not in self._encoders:
-            self._encoders[base.model] = encoder_of(self.name, base)
-        return self._encoders[base.model]
+    def text(self, text: str) -> list[int]:
+        """Tokens of bare words on one line."""
+        with self._lock:
+            return self._prompt.text(flatten(text))
 
-    def items(self, base: Base, interactions: Sequence[Interaction]) -> Tensor:
-        """`[n, E]` of items, each of length 1, on the base's device.
-
-        Raises:
-            ValueError: no items, or no such encoder.
-        """
-        if not interactions:
-            raise ValueError("expected a history to read, got an empty one")
-        return self.of(base).encode([_text(item) for item in interactions])
-
-    def prompts(self, base: Base, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """`[n, E]` of the tokens of prompts, each of length 1; soft tokens are not read."""
-        encoder = self.of(base)
-        if isinstance(encoder, BaseEncoder):
-            return encoder.encode_tokens(prompts)
-        words = [[token for token in prompt if token >= 0] for prompt in prompts]
-        return encoder.encode([base.prompt.decode(tokens) for tokens in words])
-
-
-def require_encoder(shared: Shared, encoder: str) -> None:
-    """Refuse a shared part that was learned with another encoder.
-
-    Raises:
-        ValueError: it was.
-    """
-    learned_with = shared.configuration.get("encoder")
-    if learned_with != encoder:
-        raise ValueError(
-            f"expected a shared part learned with the encoder {encoder!r}, got one learned with "
-            f"{learned_with!r}; name that encoder, or learn again"
-        )
-
-
-def _text(item: Interaction) -> str:
-    return item.response if item.query is None else f"{item.query}\n{item.response}"
+    def prompt_tokens(self, query: str) -> int:
+        """How many tokens a query's prompt has."""
+        with self._lock:
+            return len(self._prompt.prompt(query))

@@ -35,11 +35,11 @@ from models.parts import Parts
 from models.personalizer import Configuration, Framed, Person, Shared, Task, UserState
 from models.projection import Projection, checked, parameter_kind
 from models.prompt import Row
-from models.reading import Reader, require_encoder
 from models.resampler import Resampler
 from models.soft import require_room
 from models.timeline import Timeline, pretrain
 from models.user_network import AsSoftTokens, Crossed, Network, WayIn
+from models.vectors import Reader, require_encoder
 
 FEWEST_PEOPLE = 8
 HEADS = 4
