@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.base import Base
-from models.combined import milp_with_retrieval
+from models.combined import milp_with_retrieval, pplug_with_retrieval
 from models.e2p import E2p
 from models.lora_all import LoraAll
 from models.lpm import Lpm
@@ -30,6 +30,7 @@ PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
     "none": Nothing,
     "oppu": Oppu,
     "pplug": Pplug,
+    "pplug+rag": pplug_with_retrieval,
     "prompt-tuning": PromptTuning,
     "prompt-tuning-shared": SharedPrompt,
     "rag": Rag,

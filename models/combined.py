@@ -35,6 +35,7 @@ from models.personalizer import (
     Task,
     UserState,
 )
+from models.pplug import Pplug
 from models.text import Rag
 from search.space import MemoryConfig
 
@@ -245,6 +246,11 @@ def milp_with_retrieval() -> WithRetrieval:
     """MiLP+RAG: one LoRA on every feed-forward layer; its rank and rate are options."""
     space: Space = {"rank": (16, 8, 32), "learning_rate": (1e-3, 3e-4, 3e-3)}
     return WithRetrieval(Milp(), space, _on_every_layer)
+
+
+def pplug_with_retrieval() -> WithRetrieval:
+    """PPlug+RAG: two soft tokens of the history, and excerpts of it."""
+    return WithRetrieval(Pplug())
 
 
 def _on_every_layer(base: Base, options: Options) -> MemoryConfig:
