@@ -87,7 +87,9 @@ class HubEncoder:
         self.name = source
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            self._model: Any = AutoModel.from_pretrained(source, use_safetensors=True).to(device).eval()
+            self._model: Any = (
+                AutoModel.from_pretrained(source, use_safetensors=True).to(device).eval()
+            )
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"expected an encoder's folder or hub name, or {BASE!r} for the base's own hidden "
