@@ -32,6 +32,7 @@ report.py       the page of a run; wording, facts, courses, gains, plots and ove
 compare.py      a run on the test split; comparison, comparison_text and grid serve it
 contest.py      every method on equal terms, from the data to the table
 terms.py        what a person sets for that
+groundwork.py   a comparison before anything is trained
 entrant.py      a method with so many trials: a row of the table
 effort.py       how much work that is, and in which order
 unit.py         a piece of it, and its outcome on disk

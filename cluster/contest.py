@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,38 +26,20 @@ from cluster.connection import Ground, connected, output_is_logged
 from cluster.effort import Effort
 from cluster.entrant import CONTROL, Entrant, entrants
 from cluster.folder import RunFolder
+from cluster.groundwork import Contest, prepared
 from cluster.preparation import held
 from cluster.progress import Progress
 from cluster.results import write_private
 from cluster.shared import follow, learn_population, sharing
 from cluster.standing import Standing
-from cluster.station import Line, Outcome, start_stations, work
+from cluster.station import start_stations, work
 from cluster.tally import standing_of
 from cluster.terms import Terms
 from cluster.tuning import refusal
-from cluster.unit import BASE, ORIGINAL, Unit, Units, told
-from cluster.users import FILE_NAME, Choice, choose
-from models.base import check
-from models.history import Histories
+from cluster.unit import BASE, ORIGINAL, Line, Outcome, Unit, told
 from models.precision import packer_bytes
 
 JSON_NAME, MARKDOWN_NAME = "compare.json", "compare.md"
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A comparison whose data is read and whose users are drawn."""
-
-    terms: Terms
-    folder: RunFolder
-    histories: Histories
-    choice: Choice
-    rows: tuple[Entrant, ...]
-
-    @property
-    def units(self) -> Units:
-        """What is done of it."""
-        return Units(self.folder.path)
 
 
 def contest(
@@ -94,8 +75,8 @@ def contest(
     if not resume and folder.path.is_dir() and any(folder.path.iterdir()):
         raise FileExistsError(f"--out: {folder.path} holds something else; choose another folder")
     with held(folder, resume):
-        begun = _prepared(terms, folder, rows)
-        _say(begun, progress)
+        begun = prepared(terms, folder, rows)
+        begun.say(progress)
         broken: dict[str, str] = {}
         if not _is_done(begun):
             room = packer_bytes(terms.base, terms.dtype)
@@ -109,48 +90,6 @@ def contest(
     standing_text.show(standing, console)
     console.print(f"Written to {folder.path / MARKDOWN_NAME} and {folder.path / JSON_NAME}.")
     return standing
-
-
-def _prepared(terms: Terms, folder: RunFolder, rows: tuple[Entrant, ...]) -> Contest:
-    """Reads the data into the folder and draws the users; what is there already stays.
-
-    Raises:
-        ValueError, OSError: a base or data that can't be read, too few users who can be split
-            between sessions, or other terms than before.
-    """
-    folder.check_settings(terms)
-    folder.remove_temporary()
-    check(terms.base, terms.dtype)
-    if (folder.path / FILE_NAME).is_file():
-        histories, choice = Histories.open(folder.data), Choice.load(folder.path)
-    else:
-        histories = Histories.read(terms.data, folder.data)
-        choice = choose(histories, terms.experiment(), folder.key())
-        _check_users(terms, choice)
-        choice.save(folder.path)
-    return Contest(terms, folder, histories, choice, rows)
-
-
-def _check_users(terms: Terms, choice: Choice) -> None:
-    between = sum(user.by_session for user in choice.searched)
-    if between < terms.users:
-        raise ValueError(
-            f"--users: expected {terms.users} users with {terms.min_items} items or more whose "
-            f"history can be split between sessions, got {between}: give fewer, or a lower "
-            "--min-items"
-        )
-
-
-def _say(begun: Contest, progress: Progress) -> None:
-    """What was read, and what it costs."""
-    users, effort = len(begun.choice.searched), Effort.of(begun.terms, begun.rows)
-    others = len(begun.histories.user_ids) - users
-    progress.note(
-        f"{len(begun.histories)} interactions; {users} users are compared, {others} others may be "
-        f"learned from; in {begun.folder.path}"
-    )
-    for line in effort.lines():
-        progress.note(line)
 
 
 def _worked(begun: Contest, ground: Ground, progress: Progress) -> dict[str, str]:

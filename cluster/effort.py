@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 from cluster import wording
 from cluster.entrant import Entrant, is_searched
-from cluster.station import Line, Outcome
 from cluster.terms import Terms
 from cluster.tuning import trial_count
-from cluster.unit import Unit
+from cluster.unit import Line, Outcome, Unit
 from models.catalog import personalizer
 
 

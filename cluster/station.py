@@ -23,7 +23,7 @@ from cluster.connection import Place
 from cluster.failures import log_failure, packer_log, reason_of
 from cluster.finals import final, untrained
 from cluster.folder import commit
-from cluster.unit import Unit
+from cluster.unit import Line, Outcome, Unit
 from cluster.validation import bare, trial
 
 DEATHS = 2  # of the process that does a unit, after which it is given up
@@ -34,10 +34,6 @@ _WORK: dict[str, Callable[[Arena, Unit], Own]] = {
     "final": final,
     "untrained": untrained,
 }
-
-Line = Sequence[Unit]
-Outcome = dict[str, Any]
-"""What a unit took, in seconds, and why it was refused; or why it is `broken`."""
 
 
 class Broken(RuntimeError):  # noqa: N818

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,13 @@ class Unit:
         """The digest that the unit's file is named by."""
         told = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+Line = Sequence[Unit]
+"""Units that build upon each other, in order."""
+
+Outcome = dict[str, Any]
+"""What a unit took, in seconds, and why it was refused; or why it is `broken`."""
 
 
 class Units:
