@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from bm25s import BM25
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,6 +51,8 @@ class Lexical:
     """Texts that share words with the query, by BM25."""
 
     def __init__(self, texts: Sequence[str]) -> None:
+        from bm25s import BM25  # where JAX is installed it takes seconds: for who retrieves alone
+
         words_of = [words(text) for text in texts]
         # In order, since the library's own vocabulary is a set, whose order differs between runs.
         self._vocabulary = {w: i for i, w in enumerate(sorted({w for ws in words_of for w in ws}))}
