@@ -4,9 +4,8 @@ Every method of words frames a query here, so that two of them differ in what th
 nothing else. The frame is plain text for any base: a line for the profile, a line for each excerpt
 in time order, then the query as it was asked. An excerpt's own line breaks become spaces: it can't
 begin a line of the frame, so it forges no more than the query itself could. Under a chat template
-labels say what the lines are. The plain format has no lines inside a query, nor bases that follow
-instructions: there labels would be words like any others, and cost what they cost (5.12 nats per
-token against 5.07 without them, with the newest 256 tokens before ubuntu_irc's queries).
+labels say what the lines are, for models that follow instructions. The plain format flattens a
+query, so that a label would be a word like any other, and cost what a word costs.
 
 The budget counts every token that the frame adds. It is never more than half of the context, and
 shrinks where a long query would leave less than a quarter of the context to the answer; at nothing

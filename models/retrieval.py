@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.base import Base
 from models.encoder import Encoder, encoder_of
@@ -92,7 +92,7 @@ class Encoders:
     """Encoders by name, each loaded once and run by one thread at a time."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[int, str], Encoder] = {}
+        self._loaded: dict[tuple[int, str], tuple[nn.Module, Encoder]] = {}
         self._lock = threading.Lock()
 
     def of(self, base: Base, name: str) -> Encoder:
@@ -101,12 +101,12 @@ class Encoders:
         Raises:
             ValueError: no such encoder.
         """
+        key = (id(base.model), name)
         with self._lock:
-            # An encoder may hold its base, which so keeps its id as long as the entry stands.
-            key = (id(base.model), name)
             if key not in self._loaded:
-                self._loaded[key] = _OneAtATime(encoder_of(name, base))
-            return self._loaded[key]
+                # The model is kept beside it, so that its id stays its own.
+                self._loaded[key] = (base.model, _OneAtATime(encoder_of(name, base)))
+            return self._loaded[key][1]
 
 
 class _OneAtATime:

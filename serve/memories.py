@@ -2,8 +2,8 @@
 
 What is published, replaced, withdrawn or forgotten in the registry counts from the next request
 on: a user's pointer and manifest are read each time (two small files), the tensors only when their
-digest is not the one kept. The least recently used states go first when their tensors exceed a
-number of bytes; rows that still run keep theirs until they end.
+digest is not the one kept. The least recently used states go first when their tensors and text
+exceed a number of bytes; rows that still run keep theirs until they end.
 
 It knows no HTTP and no keys. One user's state is never looked up for another.
 """
@@ -43,7 +43,7 @@ class Memories:
     Args:
         registry: where states are published.
         base: what they must have been made for.
-        size_bytes: how much of their tensors may be kept.
+        size_bytes: how much of their tensors and text may be kept.
     """
 
     def __init__(self, registry: Registry, base: Base, size_bytes: int) -> None:
@@ -142,5 +142,8 @@ class Memories:
 
 
 def _size_bytes(served: Served) -> int:
-    tensors = served.state.tensors.values() if served.state is not None else ()
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if served.state is None:
+        return 0
+    tensors = served.state.tensors.values()
+    of_tensors = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return of_tensors + sum(len(text.encode()) for text in served.state.text.values())

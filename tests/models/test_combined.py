@@ -35,7 +35,7 @@ from models.published import BaseIdentity
 from models.registry import Registry
 from models.text import Rag
 from search.space import BASE_CONFIG, MemoryConfig
-from tests.models.test_text import added
+from tests.pasts import added
 from tests.tiny import tiny_base
 
 QUICK = Budget(injection_epochs=1, tuning_epochs=3, minimum_steps=1, patience_epochs=3)

@@ -26,7 +26,7 @@ from models.promotion import (
 )
 from models.published import BaseIdentity
 from models.registry import Registry
-from tests.models.test_text import HOSTILE, added, wide
+from tests.pasts import HOSTILE, added, wide
 from tests.tiny import tiny_base, tiny_interactions
 
 

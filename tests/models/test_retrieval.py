@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import AutoConfig, AutoModel
 
 from models.base import Base
 from models.encoder import BASE
 from models.retrieval import Dense, Encoders, Lexical, Newest, edit_similarity
 from models.words import words
-from tests.tiny import VOCABULARY, tiny_tokenizer
+from tests.pasts import save_encoder
 
 TEXTS = [
     "my dog Rex sleeps in the garden",
@@ -173,15 +172,3 @@ class _Fixed:
 
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
         return self._vector_E.repeat(len(texts), 1)
-
-
-def save_encoder(folder: Path) -> str:
-    """A tiny random encoder, as it would come from the hub."""
-    torch.manual_seed(3)
-    settings = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2}
-    config = AutoConfig.for_model(
-        "bert", num_attention_heads=2, intermediate_size=32, pad_token_id=1, **settings
-    )
-    AutoModel.from_config(config).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return str(folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
 import pytest
 
 from models.base import Base
+from models.personalizer import UserState
 from models.registry import BaseIdentity, Registry, UnknownUser, WrongBase
 from serve.memories import Memories, UnusableError
 from tests.serve.people import NOBODY, PLACES, publish, state_of, states
@@ -142,3 +144,15 @@ def test_many_threads_at_once_load_a_state_once(registry: Registry, base: Base) 
         thread.join()
     assert len(got) == 8
     assert len(set(map(id, got))) == 1
+
+
+def test_text_counts_as_tensors_do(tmp_path: Path, base: Base) -> None:
+    registry = Registry(tmp_path)
+    for user_id in ("ada", "bob", "cat"):
+        text = {"items": json.dumps([user_id * 50, "ü" * 50])}
+        registry.publish(UserState("rag", user_id, {}, {}, text), BaseIdentity.of(base), {})
+    memories = Memories(registry, base, 1000)
+    for user_id in ("ada", "bob", "cat"):
+        assert memories.get(user_id).state is not None
+    assert memories.kept() == ["bob", "cat"]
+    assert memories.size_bytes == 2 * len(json.dumps(["ada" * 50, "ü" * 50]).encode())

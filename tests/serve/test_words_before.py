@@ -1,0 +1,73 @@
+"""Users whose past stands in the prompt, served beside the others from one running batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from models.base import Base
+from models.catalog import personalizer
+from models.decoding import generate
+from models.history import Interaction
+from models.options import default
+from models.personalizer import Budget, Task, attach, fit
+from models.registry import BaseIdentity
+from serve.access import EVERYONE
+from serve.ask import Ask
+from serve.engine import Engine
+from serve.memories import Memories
+from serve.schema import ChatRequest, parse
+from serve.service import Service
+from tests.serve.people import publish
+
+METHODS = ("tplp", "rag", "malp", "milp+rag")
+QUERY = "What is my parrot called?"
+
+
+def past(user: str) -> tuple[Interaction, ...]:
+    posts = [Interaction(user, float(i), None, f"My parrot is {user}'s own {i}") for i in range(12)]
+    pairs = [
+        Interaction(user, 20.0 + i, f"What is my parrot {i} called?", f"the {user} one")
+        for i in range(6)
+    ]
+    return (*posts, *pairs)
+
+
+def served(folder: Path, base: Base) -> Service:
+    """Everybody's states, among them one user for each method of words, named after it."""
+    registry = publish(folder, base)
+    quick = Budget(injection_epochs=0, tuning_epochs=1, minimum_steps=1)
+    for name in METHODS:
+        method = personalizer(name)
+        items = past(name)
+        task = Task(name, name, items[:-2], items[-2:], default(method.space), 1, "response", quick)
+        state = fit(method, base, [task])[0].state
+        assert state is not None
+        registry.publish(state, BaseIdentity.of(base), {})
+    return Service(base, Memories(registry, base, 1 << 30))
+
+
+def asked(service: Service, user: str, limit: int = 6) -> Ask:
+    message = {"role": "user", "content": QUERY}
+    body = {"model": f"{service.name}:{user}", "messages": [message], "max_tokens": limit}
+    return service.prepare(parse(ChatRequest, json.dumps(body).encode()), EVERYONE).asks[0]
+
+
+def test_each_user_is_asked_behind_own_words_and_answered_as_if_alone(
+    base: Base, engine: Engine, tmp_path: Path
+) -> None:
+    service = served(tmp_path / "registry", base)
+    users = [*METHODS, "ada", "bob"]
+    asks = [asked(service, user) for user in users]
+    for user, ask in zip(METHODS, asks, strict=False):
+        words = base.prompt.decode(ask.prompt)
+        assert words.endswith(QUERY)
+        assert f"{user}'s own" in words or f"the {user} one" in words
+        assert not any(f"{other}'s" in words for other in METHODS if not user.endswith(other))
+    assert base.prompt.decode(asks[-1].prompt) == QUERY
+    together = [piece.text for piece in engine.answer(asks)]
+    assert together == [engine.answer([ask])[0].text for ask in asks]
+    for name, ask, text in zip(METHODS, asks, together, strict=False):
+        attached = attach(personalizer(name), base)
+        (tokens,) = generate(base, [ask.prompt], [ask.state], attached, 6)
+        assert base.prompt.decode(tokens) == text
