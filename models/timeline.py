@@ -104,11 +104,13 @@ def pretrain(timeline: Timeline, events_of: Sequence[Tensor], seed: int) -> list
     Args:
         timeline: its scale is taken from these events.
         events_of: `[n, E]` of each person, in time order, at least two of each.
-        seed: draws who is in a step.
+        seed: draws who is in a step, and what foresees.
     """
     timeline.fit_scale(events_of)
     events, width = timeline.enter.in_features, timeline.enter.out_features
-    foresee = nn.Linear(width, events).to(timeline.mean)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        foresee = nn.Linear(width, events).to(timeline.mean)
     weights = [*timeline.parameters(), *foresee.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=PRETRAINING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
