@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
+from models import jointly
 from models.base import Base
 from models.e2p import VECTOR, E2p, Prefix, PrefixLearner
 from models.encoder import BaseEncoder
@@ -46,6 +47,12 @@ def learned() -> Shared:
 @cache
 def states() -> dict[str, UserState]:
     return states_of(METHOD, base(), ONE, learned())
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning of few steps, where what is learned doesn't matter."""
+    monkeypatch.setattr(jointly, "FEWEST_STEPS", 8)
 
 
 def vectors(count: int, width: int) -> Tensor:
@@ -79,6 +86,7 @@ def test_a_newcomer_costs_one_vector_of_the_training_part_and_no_step() -> None:
     assert torch.equal(other.state.tensors[VECTOR], done.state.tensors[VECTOR])
 
 
+@pytest.mark.usefixtures("brief")
 def test_the_same_seed_learns_the_same_and_the_history_is_what_is_read() -> None:
     people = crowd(8)
     one, same = (METHOD.learn(base(), people, FOUR, seed=1) for _ in range(2))
@@ -128,6 +136,7 @@ def test_in_training_each_row_stands_behind_its_own_persons_tokens() -> None:
         assert_close(part.soft, each[row.person], rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_mixed_batch_is_as_each_alone_also_of_two_shared_parts() -> None:
     exact = tiny_base(dtype=torch.float64)
     several = []
@@ -170,6 +179,7 @@ def test_too_few_people_too_short_a_context_and_wrong_shapes_are_refused() -> No
         METHOD.parts(base(), [replace(state, shared=shared)], [[5]])
 
 
+@pytest.mark.usefixtures("brief")
 def test_an_encoder_from_a_folder_is_used_and_asked_for_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     settings = {"vocab_size": 384, "hidden_size": 24, "intermediate_size": 16}
