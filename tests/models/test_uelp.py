@@ -131,7 +131,7 @@ def _soft_way(on: Base) -> AsSoftTokens:
 def _crossed(on: Base) -> Crossed:
     attention = CrossAttention((1, 3), on.hidden_width, 16, 4).to(on.dtype)
     with torch.no_grad():
-        attention.gate_L.fill_(0.5)
+        attention.gate_L.fill_(0.05)
     return Crossed(attention)
 
 
