@@ -29,6 +29,10 @@ from torch import Tensor, nn
 
 from models.base import Base
 
+# AdamW moves every number by about the learning rate, and a gate has to go from 0 to about 1 in the
+# hundred steps that other weights need to change a little: what is trained is a part of g.
+GATE_SPEED = 10
+
 
 class CrossAttention(nn.Module):
     """The weights of all layers that attend: shared by the rows that attend through them."""
@@ -57,7 +61,7 @@ class CrossAttention(nn.Module):
         self.key_LSE = nn.Parameter(torch.randn(count, source, source) * source**-0.5)
         self.value_LSE = nn.Parameter(torch.randn(count, source, source) * source**-0.5)
         self.out_LED = nn.Parameter(torch.randn(count, source, width) * source**-0.5)
-        self.gate_L = nn.Parameter(torch.zeros(count))
+        self.gate_L = nn.Parameter(torch.zeros(count))  # g / GATE_SPEED
 
     def attended(self, vectors_BKS: Tensor) -> list[Attended]:
         """What each of B rows attends to, of its own vectors."""
@@ -74,7 +78,7 @@ class CrossAttention(nn.Module):
             self._of_heads(values_BKE),
         )
         mixed_BTE = mixed_BHTE.transpose(1, 2).flatten(2)
-        return torch.tanh(self.gate_L[at]) * (mixed_BTE @ self.out_LED[at])
+        return torch.tanh(GATE_SPEED * self.gate_L[at]) * (mixed_BTE @ self.out_LED[at])
 
     def _of_heads(self, wide: Tensor) -> Tensor:
         return wide.reshape(*wide.shape[:2], self.heads, -1).transpose(1, 2)

@@ -24,8 +24,14 @@ class Resampler(nn.Module):
     """The latents, and what they read with."""
 
     def __init__(self, latents: int, width: int) -> None:
-        """Fresh weights, from torch's own generator; `width` must be a multiple of the heads."""
+        """Fresh weights, from torch's own generator.
+
+        Raises:
+            ValueError: the heads don't divide the width.
+        """
         super().__init__()
+        if width % HEADS:
+            raise ValueError(f"expected a width that {HEADS} heads divide, got {width}")
         self.latents = nn.Parameter(torch.randn(latents, width))
         self.norm_latents, self.norm_read = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)

@@ -104,7 +104,7 @@ def pretrain(timeline: Timeline, events_of: Sequence[Tensor], seed: int) -> list
     Args:
         timeline: its scale is taken from these events.
         events_of: `[n, E]` of each person, in time order, at least two of each.
-        seed: draws who is in a step.
+        seed: draws who is in a step, and what foresees.
     """
     timeline.fit_scale(events_of)
     events, width = timeline.enter.in_features, timeline.enter.out_features

@@ -46,13 +46,14 @@ HEADS = 4
 VECTORS = "vectors"  # the tensor's name in a state
 
 
-class _Learner:
+class UelpLearner:
     """A network, and the events of the people on whose rows it is trained."""
 
     def __init__(self, network: Network, events_of: Sequence[Tensor]) -> None:
         self._network, self._events_of = network, events_of
 
     def parameters(self) -> list[Tensor]:
+        """Those of the network."""
         return self._network.parameters()
 
     def parts(self, rows: Sequence[Row]) -> list[Parts]:
@@ -94,7 +95,7 @@ class Uelp:
         events_of = torch.split(self._reader.items(base, items), lengths)
         pretrain(network.timeline, events_of, seed)
         rows = jointly.person_rows(base, people, self._soft_tokens(options))
-        rate, learner = options.number("learning_rate"), _Learner(network, events_of)
+        rate, learner = options.number("learning_rate"), UelpLearner(network, events_of)
         jointly.learn(base, learner, rows, rate, jointly.epochs_of(rows), seed)
         configuration_of = {**options.to_json(), "encoder": self._encoder}
         return Shared(self.name, configuration_of, network.tensors())

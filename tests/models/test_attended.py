@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from models.attended import Attended, Attending, CrossAttention
+from models.attended import GATE_SPEED, Attended, Attending, CrossAttention
 from models.base import Base
 from models.decoding import generate
 from models.loss import row_nll
@@ -32,7 +32,7 @@ def network(base: Base, layers: tuple[int, ...] = (1, 3), seed: int = 0) -> Cros
 def opened(base: Base, layers: tuple[int, ...] = (1, 3), seed: int = 0) -> CrossAttention:
     made = network(base, layers, seed)
     with torch.no_grad():
-        made.gate_L.fill_(0.7)
+        made.gate_L.fill_(0.7 / GATE_SPEED)
     return made
 
 
