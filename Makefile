@@ -49,8 +49,9 @@ demo: $(INSTALLED)
 # One thread a process: the tests start several, and two cores are all that is asked for.
 test test-long: export OMP_NUM_THREADS := 1
 
+# Two processes, each with whole files: what a file sets up once is set up once.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m long --timeout=10800 --durations=10

@@ -117,16 +117,74 @@ def submit(
 
 @app.command()
 def compare(
-    run: RunOption,
-    seed: Seed = 0,
-    strangers: Annotated[int, typer.Option(help="Strangers' memories for each user.")] = 4,
-    items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
+    run: Annotated[Path | None, typer.Option(help="A finished search: measure that.")] = None,
+    data: Annotated[str | None, typer.Option(help="Instead: interactions, as for search.")] = None,
+    base: Annotated[str | None, typer.Option(help="With --data: the base model.")] = None,
+    methods: Annotated[str | None, typer.Option(help="With --data: all, or names: a,b,c.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN if not given.")] = None,
+    seed: Seed = 0,
+    items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
+    strangers: Annotated[int, typer.Option(help="With --run: strangers' for each user.")] = 4,
+    users: Annotated[int | None, typer.Option(help="How many users are compared; 12.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,
+    default_budget: Annotated[
+        bool | None,
+        typer.Option("--default-budget", help="The main method with a search's trials, too."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The method that differences are taken to; none.")
+    ] = None,
+    min_items: Annotated[int | None, typer.Option(help="Fewest items of a user; 30.")] = None,
+    population: Annotated[
+        Literal["auto", "off"] | None, typer.Option(help="Learn first what users share; auto.")
+    ] = None,
+    user_said: Annotated[
+        Literal["response", "query", "both"] | None,
+        typer.Option(help="Which text is the user's own; response."),
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "8bit", "4bit"] | None,
+        typer.Option(help="The base's numbers; auto."),
+    ] = None,
+    injection_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
+    tuning_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
+    epoch_tokens: Annotated[int | None, typer.Option(help="As for search; 8192.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Most trainings' places at once.")] = None,
+    address: Address = None,
 ) -> None:
-    """Measure a run on its test words: base, own memory, strangers' memories."""
-    from cluster.compare import compare as measure
+    """Measure a run on its test words; or methods against each other, on equal terms.
 
-    measure(run, seed, strangers, out, items)
+    With --run: base, own memory, strangers' memories. With --data, --base, --methods and --out:
+    every method tuned, trained and tested on the same users; the same command goes on.
+    """
+    set_for_methods: dict[str, Any] = {
+        "users": users, "seeds": seeds, "trials": trials, "default_budget": default_budget,
+        "min_items": min_items, "population": population, "user_said": user_said, "dtype": dtype,
+        "injection_epochs": injection_epochs, "tuning_epochs": tuning_epochs,
+        "epoch_tokens": epoch_tokens,
+    }  # fmt: skip
+    of_methods = {name: value for name, value in set_for_methods.items() if value is not None}
+    given = {"data": data, "base": base, "methods": methods}
+    if run is not None:
+        alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address}
+        refuse_with("--run", alone)
+        from cluster.compare import compare as measure
+
+        measure(run, seed, strangers, out, items)
+        return
+    if data is None or base is None or methods is None or out is None:
+        raise ValueError("expected --run RUN, or --data, --base, --methods and --out together")
+    from cluster.contest import contest
+    from cluster.entrant import CONTROL, methods_of
+    from cluster.terms import Terms
+
+    terms = Terms(data, base, methods_of(methods), seed=seed, items=items, **of_methods)
+    try:
+        contest(terms, out, reference or CONTROL, address, slots)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: go on with the same command", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -213,6 +271,17 @@ def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
 
     RunFolder(run).check()
     return Registry(RunFolder(run).registry), UnknownUser
+
+
+def refuse_with(form: str, given: dict[str, Any]) -> None:
+    """Refuses flags that have no meaning with another.
+
+    Raises:
+        ValueError: names those that were given.
+    """
+    wrong = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: has no meaning with {form}; leave it out")
 
 
 def main() -> None:

@@ -29,6 +29,21 @@ run.py          the whole way: histories, search, winners, registry, results, re
 forget.py       a user removed from a run
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
-compare.py      every method on the test split; comparison and comparison_text serve it
+compare.py      a run on the test split; comparison, comparison_text and grid serve it
+contest.py      every method on equal terms, from the data to the table
+terms.py        what a person sets for that
+groundwork.py   a comparison before anything is trained
+entrant.py      a method with so many trials: a row of the table
+effort.py       how much work that is, and in which order
+unit.py         a piece of it, and its outcome on disk
+station.py      actor, one per device: does units, one at a time
+arena.py        the base and the users that it does them with
+trainings.py    one method's trainings of all users in a pack; apart serves it
+tuning.py       what is tried next, and which trial was best
+validation.py   units on the validation part
+finals.py       units on the test part
+burden.py       what a state costs in bytes, tokens and time
+tally.py        from all outcomes to the standing
+standing.py     how methods stand: values, differences, intervals; standing_text prints it
 submit.py       a search as a job on a cluster
 """

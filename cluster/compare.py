@@ -29,7 +29,7 @@ from cluster.connection import output_is_logged
 from cluster.results import Measured, Results, UserResult, load, write_private
 from models.base import Base
 from models.catalog import attach_all, frame_all
-from models.history import Histories, Interaction, UserSaid, split, user_texts
+from models.history import Histories, History, Interaction, UserSaid, split, user_texts
 from models.persona import Persona, anchors
 from models.personalizer import UserState
 from models.registry import Registry
@@ -50,6 +50,14 @@ class Subject:
     answered: tuple[Interaction, ...]
     train: tuple[Interaction, ...]
     persona: Persona
+
+    @classmethod
+    def of(cls, history: History, user_said: UserSaid, items: int) -> Subject:
+        """A user's test part, of which at most so many items are answered."""
+        parts = split(history)
+        persona = Persona.of(user_texts(parts.train, user_said), history.profile)
+        every = evaluation_items(parts.test)
+        return cls(every, evaluation_items(every, items), parts.train, persona)
 
 
 def compare(
@@ -117,6 +125,18 @@ def _drawn(users: Sequence[UserResult], generator: random.Random) -> list[UserRe
     return generator.sample(users, len(users))
 
 
+def anchors_of(subjects: Sequence[Subject], seed: int) -> dict[str, tuple[float, float]]:
+    """Persona-F1 and P-Cover of answers that no model gave, which the models' are read against."""
+    gold = [[item.response for item in subject.answered] for subject in subjects]
+    found = anchors([subject.persona for subject in subjects], gold, seed)
+    named = {
+        "true answer": found.gold,
+        "another user's": found.stranger,
+        "copying": found.copy_cap,
+    }
+    return {name: (scores.f1, scores.cover) for name, scores in named.items() if scores}
+
+
 class _Run:
     """What a comparison reads of a run's folder, and the order in which it measures."""
 
@@ -161,11 +181,7 @@ class _Run:
         )
 
     def _subject(self, user: UserResult) -> Subject:
-        history = self._histories.load(user.user_id)
-        parts = split(history)
-        persona = Persona.of(user_texts(parts.train, self._user_said), history.profile)
-        items = evaluation_items(parts.test)
-        return Subject(items, evaluation_items(items, self._items), parts.train, persona)
+        return Subject.of(self._histories.load(user.user_id), self._user_said, self._items)
 
     def _searched_base(self, device: str) -> Base:
         base = Base.load(self._merged or self._results.base.original, device, self._dtype)
@@ -230,15 +246,7 @@ class _Run:
 
     def _anchors(self) -> dict[str, tuple[float, float]]:
         """What Persona-F1 and P-Cover are to be read against."""
-        subjects = list(self._subjects.values())
-        gold = [[item.response for item in subject.answered] for subject in subjects]
-        found = anchors([subject.persona for subject in subjects], gold, self._seed)
-        named = {
-            "true answer": found.gold,
-            "another user's": found.stranger,
-            "copying": found.copy_cap,
-        }
-        return {name: (scores.f1, scores.cover) for name, scores in named.items() if scores}
+        return anchors_of(list(self._subjects.values()), self._seed)
 
     def _groups(self, what: str, console: Console) -> Iterator[Sequence[UserResult]]:
         """Users, a few at a time; says how far it is where somebody watches."""

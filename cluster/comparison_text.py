@@ -1,42 +1,29 @@
 """A comparison as tables: in Markdown for a file or a README, and for a terminal.
 
-Both show the same: means of every model, differences with their intervals, and every user. Ids of
-users are data: what could be read as markup in either is escaped.
+Both show the same: means of every model, differences with their intervals, and every user.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from cluster import wording
 from cluster.comparison import METRICS, MODELS, Compared, Comparison, Contrast, Metric, chance
+from cluster.grid import Grid
 
 METRIC = {metric.name: metric for metric in METRICS}
 _NAME_LENGTH = 40
 _OF_ANSWERS = ("ROUGE-L", "recall, all")  # shown for every user
 
 
-@dataclass(frozen=True)
-class Grid:
-    """One table: a title, headings, and rows of texts. The first column is of names."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def markdown(comparison: Comparison) -> str:
     """The comparison as a Markdown document."""
     parts = ["# Comparison on test words", *introduction(comparison)]
     for grid in grids(comparison):
-        parts += [f"## {grid.title}", _pipes(grid)]
+        parts += [f"## {grid.title}", grid.pipes()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,12 +32,7 @@ def show(comparison: Comparison, console: Console) -> None:
     for paragraph in introduction(comparison):
         console.print(Text(paragraph.replace("`", "")))
     for grid in grids(comparison):
-        table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD)
-        for place, heading in enumerate(grid.headings):
-            table.add_column(heading, justify="left" if place == 0 else "right")
-        for row in grid.rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
+        console.print(grid.table())
 
 
 def introduction(comparison: Comparison) -> list[str]:
@@ -104,20 +86,20 @@ def _means(comparison: Comparison, users: Sequence[Compared], title: str) -> Gri
     rows = []
     for name, row in means.items():
         metric, count = METRIC[name], by_chance.get(name)
-        values = [_number(metric, row.get(model)) for model in models]
+        values = [number(metric, row.get(model)) for model in models]
         share = None if count is None else count.chance_sum / count.asked
         rows.append((name, *values, "" if share is None else wording.percent(share)))
-    return _without_empty(Grid(title, ("", *models, "chance"), tuple(rows)))
+    return Grid(title, ("", *models, "chance"), tuple(rows)).without_empty()
 
 
 def _contrasts(contrasts: Sequence[Contrast], title: str) -> Grid:
     rows = [
         (
             f"{each.of} - {each.to}: {each.metric}",
-            _signed(METRIC[each.metric], each.mean),
+            signed(METRIC[each.metric], each.mean),
             _interval(each),
             f"{each.better} of {each.users}",
-            _signed(METRIC[each.metric], each.worst),
+            signed(METRIC[each.metric], each.worst),
         )
         for each in contrasts
     ]
@@ -130,14 +112,14 @@ def _losses(users: Sequence[Compared]) -> Grid:
         (
             _named(user),
             str(user.items),
-            *(_number(loss, user.value(loss, model)) for model in MODELS),
-            _signed(loss, user.difference(loss, "own", "base")),
-            _signed(loss, user.difference(loss, "own", "strangers")),
+            *(number(loss, user.value(loss, model)) for model in MODELS),
+            signed(loss, user.difference(loss, "own", "base")),
+            signed(loss, user.difference(loss, "own", "strangers")),
         )
         for user in users
     ]
     headings = ("user", "items", *MODELS, "own - base", "own - strangers")
-    return _without_empty(Grid("Every user: loss", headings, tuple(rows)))
+    return Grid("Every user: loss", headings, tuple(rows)).without_empty()
 
 
 def _answers(users: Sequence[Compared]) -> Grid:
@@ -146,36 +128,27 @@ def _answers(users: Sequence[Compared]) -> Grid:
         (
             _named(user),
             str(user.answered),
-            *(_number(metric, user.value(metric, model)) for metric, model in columns),
+            *(number(metric, user.value(metric, model)) for metric, model in columns),
         )
         for user in users
     ]
     headings = ("user", "answered", *(f"{metric.name}, {model}" for metric, model in columns))
-    return _without_empty(Grid("Every user: answers", headings, tuple(rows)))
+    return Grid("Every user: answers", headings, tuple(rows)).without_empty()
 
 
 def _named(user: Compared) -> str:
     return _plain(user.user_id) + ("" if user.by_session else " *")
 
 
-def _without_empty(grid: Grid) -> Grid:
-    """The columns in which some row says something."""
-    keep = [
-        place
-        for place in range(len(grid.headings))
-        if any(row[place] not in ("", wording.NOTHING) for row in grid.rows)
-    ]
-    rows = tuple(tuple(row[place] for place in keep) for row in grid.rows)
-    return Grid(grid.title, tuple(grid.headings[place] for place in keep), rows)
-
-
-def _number(metric: Metric, value: float | None) -> str:
+def number(metric: Metric, value: float | None) -> str:
+    """A metric's value as it is printed."""
     if value is None:
         return wording.NOTHING
     return wording.percent(value) if metric.fraction else wording.loss(value)
 
 
-def _signed(metric: Metric, value: float | None) -> str:
+def signed(metric: Metric, value: float | None) -> str:
+    """A difference of a metric as it is printed."""
     return wording.change(value, "percent" if metric.fraction else "loss")
 
 
@@ -184,7 +157,7 @@ def _interval(contrast: Contrast) -> str:
     if contrast.low is None or contrast.high is None:
         return wording.NOTHING
     metric = METRIC[contrast.metric]
-    return f"[{_signed(metric, contrast.low)}, {_signed(metric, contrast.high)}]"
+    return f"[{signed(metric, contrast.low)}, {signed(metric, contrast.high)}]"
 
 
 def _plain(text: str) -> str:
@@ -193,18 +166,3 @@ def _plain(text: str) -> str:
 
 def _quoted(text: str) -> str:
     return wording.short(text, 200).replace("`", "'")
-
-
-def _pipes(grid: Grid) -> str:
-    """The table in Markdown."""
-    lines = [
-        grid.headings,
-        ("---", *("---:" for _ in grid.headings[1:])),
-        *map(_escaped, grid.rows),
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _escaped(row: tuple[str, ...]) -> tuple[str, ...]:
-    """A user id is no markup: every sign that Markdown or HTML might read is escaped."""
-    return (re.sub(r"([\\`*_{}\[\]<>|#&~])", r"\\\1", row[0]), *row[1:])

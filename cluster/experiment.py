@@ -74,6 +74,9 @@ class Experiment:
     repeat_winner: Annotated[int, "Train winner and runner-up so often again, to be sure."] = 0
     items: Annotated[int, "Most validation items answered and scored."] = 32
     dtype: Annotated[Dtype, "The base's numbers; auto: bfloat16 where it is native."] = "auto"
+    recompute: Annotated[
+        bool, "Keep layers' inputs alone for the backward pass: less memory, a third slower."
+    ] = False
     slots: Annotated[int | None, "Trials at once: 4 on a CPU, 16 on each GPU."] = None
 
     def __post_init__(self) -> None:

@@ -21,14 +21,23 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from cluster.experiment import Experiment
 from cluster.results import write_private
 
 WAIT_SECONDS = 60.0
 _KEY_BYTES = 32
 _PACKAGES = ("ray", "torch", "transformers", "peft", "botorch", "gpytorch", "optuna")
+
+
+class Settings(Protocol):
+    """What a person set: an `Experiment`, or the terms of a comparison."""
+
+    def to_json(self) -> dict[str, object]:
+        """The settings as JSON values."""
+
+    def differences(self, stored: Mapping[str, Any]) -> list[str]:
+        """What differs from stored settings, one line for each."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,7 @@ class RunFolder:
         self.path.chmod(0o700)
         self.key()
 
-    def check_settings(self, experiment: Experiment) -> None:
+    def check_settings(self, experiment: Settings) -> None:
         """Refuses to go on with other settings than the run was begun with.
 
         Raises:
@@ -162,7 +171,7 @@ class RunFolder:
             raise ValueError(f"{self.settings}: expected an object, got {type(stored).__name__}")
         return stored
 
-    def store(self, experiment: Experiment, resolved: Mapping[str, object]) -> dict[str, Any]:
+    def store(self, experiment: Settings, resolved: Mapping[str, object]) -> dict[str, Any]:
         """Writes what the run resolves to, with versions and commit, and returns it."""
         content = {
             **experiment.to_json(),

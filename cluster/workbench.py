@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from models.catalog import attach_all, frame_all, personalizer
 from models.gain import GainMatrix, gain_matrix
 from models.personalizer import Budget, Finished, Task
 from models.published import BaseIdentity
+from models.recomputation import recomputed
 from models.registry import Registry
 from models.scoring import answers, evaluation_items, losses, mean_rouge_l, score
 from models.strength import moderated
@@ -67,6 +69,9 @@ class Workbench:
         self._folder = RunFolder(settings.run)
         self._lock = self._folder.write_lock()
         self._base = Base.load(settings.base, settings.device, settings.experiment.dtype)
+        self._for_life = ExitStack()
+        if settings.experiment.recompute:
+            self._for_life.enter_context(recomputed(self._base))
         self._method = personalizer("milp")
         self._fitting = self._method.start(self._base)
         self._attach, self._frame = attach_all(self._base), frame_all(self._base)

@@ -31,15 +31,39 @@ peak.py          the most bytes that a piece of work holds
 cost.py          what a pack costs in bytes, and how much of it runs at once
 decoding.py      answers of rows of different users in one running batch
 soft.py          soft tokens: vectors in the place of a prompt's first embeddings
-parts.py         what a row runs under: a LoRA, soft tokens
+attended.py      gated cross-attention: vectors that hidden states attend to after chosen layers
+projection.py    vectors that describe a user to soft tokens
+parts.py         what a row runs under: a LoRA, soft tokens, vectors to attend to
 options.py       configurations of methods that search no layers
 personalizer.py  what every method offers: Personalizer, Task, UserState
+reading.py       texts to tokens on threads that don't run the base
 encoder.py       texts to vectors, by the base or by an encoder from the hub
 jointly.py       training what a method shares, on many people at once
 fitting.py       how a method's tasks run
 milp.py          the main method: memory injection, then instruction tuning
+tuning.py        how long a method tunes that learns from pairs alone
+prompt_tuning.py soft tokens of the user's own
+shared_prompt.py soft tokens for all users
+vectors.py       a user's items and queries as vectors
+e2p.py           a soft token made of the user's vector
+plug.py          two soft tokens of a query and the items of a history
+pplug.py         what a query finds in the history, as a soft token behind an instruction
+named.py         a module's tensors under names
+timeline.py      a user encoder: a history's vectors to states that foresee what follows
+resampler.py     any number of vectors to a fixed few
+user_network.py  both, and how their vectors reach a base
+uelp.py          a user encoder and its vectors, as soft tokens or to attend to
+slots.py         latent slots of a user, read by the query
+lpm.py           latent slots a user, fitted under a shared network
 lora_all.py      the same on every layer, without a search
 oppu.py          a LoRA a user on queries and values, at fixed settings
+kept.py          what is made of a state once, for all requests
+retrieval.py     which of a user's texts belong to a query
+excerpts.py      what is put before a query, within a budget of tokens
+text.py          methods of words: the newest, or what fits the query
+promotion.py     two memories of a past, and what enters the long one
+malp.py          a query behind what both memories hold on it
+combined.py      two methods at once: words before what another attaches
 nothing.py       the control: no personalisation
 population.py    what users share, learned once and merged into the base
 pretrain.py      a small base made from nothing, on the words of others

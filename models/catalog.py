@@ -5,17 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.base import Base
+from models.combined import milp_with_retrieval, pplug_with_retrieval
+from models.e2p import E2p
 from models.lora_all import LoraAll
+from models.lpm import Lpm
+from models.malp import Malp
 from models.milp import Milp
 from models.nothing import Nothing
 from models.oppu import Oppu
 from models.personalizer import Attach, Frame, Personalizer, attach_each, frame_each
+from models.pplug import Pplug
+from models.prompt_tuning import PromptTuning
+from models.shared_prompt import SharedPrompt
+from models.text import Rag, Tplp
+from models.uelp import Uelp, UelpCross
 
 PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
+    "e2p": E2p,
     "lora-all": LoraAll,
+    "lpm": Lpm,
+    "malp": Malp,
     "milp": Milp,
+    "milp+rag": milp_with_retrieval,
     "none": Nothing,
     "oppu": Oppu,
+    "pplug": Pplug,
+    "pplug+rag": pplug_with_retrieval,
+    "prompt-tuning": PromptTuning,
+    "prompt-tuning-shared": SharedPrompt,
+    "rag": Rag,
+    "tplp": Tplp,
+    "uelp": Uelp,
+    "uelp-cross": UelpCross,
 }
 
 

@@ -19,7 +19,8 @@ from transformers import AutoModel, AutoTokenizer
 from models.base import Base
 from models.batching import batches, default_padded_tokens
 from models.parts import alone
-from models.prompt import Row, flatten
+from models.prompt import Row
+from models.reading import Reading
 
 LONGEST = 256  # tokens of a text that are read
 BASE = "base"  # the name of the base as its own encoder
@@ -46,8 +47,8 @@ class BaseEncoder:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """`[n, E]` of texts."""
-        prompt = self._base.prompt
-        return self.encode_tokens([[*prompt.begin, *prompt.text(flatten(t))] for t in texts])
+        begin, reading = self._base.prompt.begin, Reading.of(self._base)
+        return self.encode_tokens([[*begin, *reading.text(text)] for text in texts])
 
     @torch.no_grad()
     def encode_tokens(self, tokens_of: Sequence[Sequence[int]]) -> Tensor:
@@ -86,7 +87,9 @@ class HubEncoder:
         self.name = source
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            self._model: Any = AutoModel.from_pretrained(source).to(device).eval()
+            self._model: Any = (
+                AutoModel.from_pretrained(source, use_safetensors=True).to(device).eval()
+            )
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"expected an encoder's folder or hub name, or {BASE!r} for the base's own hidden "

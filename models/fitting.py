@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from models.personalizer import Finished, Report, Task, UserState
 from models.prompt import Row
@@ -96,10 +96,17 @@ class TrainedFitting:
         self._tasks.pop(key, None)
 
 
+class Read(NamedTuple):
+    """A state that was read off a task's text, and what the text lost on the way."""
+
+    state: UserState
+    counts: Mapping[str, int]
+
+
 class ReadFitting:
     """Finishes each task at the next step, without training; an error is its own task's."""
 
-    def __init__(self, read: Callable[[Task], UserState]) -> None:
+    def __init__(self, read: Callable[[Task], UserState | Read]) -> None:
         self._read = read
         self._tasks: dict[str, Task] = {}
 
@@ -123,6 +130,8 @@ class ReadFitting:
 
     def _finished(self, task: Task) -> Finished:
         try:
-            return Finished(task.key, self._read(task))
+            found = self._read(task)
+            state, counts = found if isinstance(found, Read) else Read(found, {})
+            return Finished(task.key, state, counts=counts)
         except ValueError as error:
             return Finished(task.key, None, str(error))

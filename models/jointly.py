@@ -6,6 +6,7 @@ is the one of all memories: batches of like length, its own schedule, the best w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from models.personalizer import Person
 from models.prompt import Row
 from models.soft import with_soft
 from models.trainer import Trainer
-from models.training import Learner, Stage, Training
+from models.training import BATCH_ROWS, Learner, Stage, Training
 
 HELD_OUT = 8  # of so many people's rows, one person's are for validation
+EPOCHS = 3
+FEWEST_STEPS = 100  # few people's rows are gone through more often than `EPOCHS`
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ def person_rows(base: Base, people: Sequence[Person], soft_tokens: int) -> list[
     return rows
 
 
+def epochs_of(rows: Sequence[PersonRow]) -> int:
+    """How often to go through rows: three times, or as often as makes for enough steps."""
+    return max(EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(len(rows) / BATCH_ROWS)))
+
+
 def learn(
     base: Base,
     learner: RowLearner,
@@ -72,7 +80,7 @@ def learn(
     """Train a learner on the rows of most people; returns its weights and its validation loss.
 
     The rows of every eighth person, at least of the last one, are for validation: what is shared
-    must serve people it has not seen.
+    must serve people it has not seen. It ends after a third of the epochs without a better loss.
 
     Raises:
         ValueError: rows of fewer than two people, or the training failed.
@@ -81,11 +89,30 @@ def learn(
     if len(people) < 2:
         raise ValueError(f"expected rows of at least 2 people to learn from, got {len(people)}")
     held_out = set(people[HELD_OUT - 1 :: HELD_OUT] or people[-1:])
-    stage = Stage("shared", tuple(row for row in rows if row.person not in held_out), epochs)
-    validation = tuple(row for row in rows if row.person in held_out)
+    learned = [row for row in rows if row.person not in held_out]
+    validation = [row for row in rows if row.person in held_out]
+    return trained(base, learner, learned, validation, learning_rate, epochs, seed)
+
+
+def trained(
+    base: Base,
+    learner: RowLearner,
+    rows: Sequence[PersonRow],
+    validation: Sequence[PersonRow],
+    learning_rate: float,
+    epochs: int,
+    seed: int,
+) -> tuple[list[Tensor], float]:
+    """`learn`, with rows for validation of one's own choice.
+
+    Raises:
+        ValueError: nothing to learn or to validate on, or the training failed.
+    """
+    stage = Stage("shared", tuple(rows), epochs)
     trainer = Trainer(base, under=lambda learners, batch: rows_under(base, learners, batch))
+    patience = max(1, epochs // EPOCHS)
     trainer.add(
-        Training("shared", learner, (stage,), validation, learning_rate, seed, patience_epochs=1)
+        Training("shared", learner, (stage,), tuple(validation), learning_rate, seed, patience)
     )
     while True:
         ended = trainer.step()[1]

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from typing import NamedTuple
 
+LONGEST_USER_ID = 512
 FACT_KINDS = ("asked", "unasked", "inferred")
 
 Records = Iterator[tuple[str, object]]
@@ -94,7 +95,7 @@ def shown(value: object) -> str:
 
 def _line(record: Mapping[str, object]) -> Line:
     return Line(
-        text(record, "user_id"),
+        _user_id(record),
         _time(record),
         _words(record.get("query"), "query"),
         text(record, "response"),
@@ -102,6 +103,16 @@ def _line(record: Mapping[str, object]) -> Line:
         *_fact(record.get("fact")),
         _choices(record.get("choices"), record["response"]),
     )
+
+
+def _user_id(record: Mapping[str, object]) -> str:
+    user_id = text(record, "user_id")
+    if len(user_id) > LONGEST_USER_ID:
+        raise DataError(
+            f"expected 'user_id' of at most {LONGEST_USER_ID} characters, since requests name "
+            f"users by it, got {len(user_id)}; shorten it, or use a digest of it"
+        )
+    return user_id
 
 
 def _words(value: object, field: str) -> str | None:

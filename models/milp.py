@@ -164,7 +164,7 @@ def stages_of(base: Base, task: Task) -> tuple[tuple[Stage, ...], dict[str, int]
     """
     budget = task.budget
     texts = user_texts(task.train, task.user_said) if budget.injection_epochs else []
-    pairs = pair_rows(base, task.train) if budget.tuning_epochs else ()
+    pairs = pair_rows(base, task.asked) if budget.tuning_epochs else ()
     injection, unread_words = newest(injection_rows(base, texts), budget.epoch_tokens)
     tuning, unread_pairs = newest(pairs, budget.epoch_tokens)
     stages = [

@@ -51,6 +51,17 @@ class Options:
             raise ValueError(f"expected a whole number for {name}, got {value}")
         return int(value)
 
+    def one_of(self, name: str, known: Sequence[str]) -> str:
+        """A setting that is a word.
+
+        Raises:
+            ValueError: it is not one of these options, or none of the words.
+        """
+        value = self._value(name)
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"expected one of {', '.join(known)} for {name}, got {value!r:.80}")
+        return value
+
     def to_json(self) -> dict[str, object]:
         """The options as JSON values."""
         return dict(self.values)

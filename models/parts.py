@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from models.attended import Attended, Attending
 from models.bank import Bank, Memory
 from models.base import Base
 from models.soft import SoftTokens
@@ -24,10 +25,13 @@ _making = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A LoRA, and the vectors `[K, D]` of the soft tokens that the row begins with."""
+    """A LoRA, the vectors `[K, D]` of the soft tokens that the row begins with, and what its
+    hidden states attend to.
+    """
 
     memory: Memory | None = None
     soft: Tensor | None = None
+    attended: Attended | None = None
 
 
 @contextmanager
@@ -39,6 +43,8 @@ def running(base: Base, parts: Sequence[Parts]) -> Iterator[None]:
             stack.enter_context(Bank.of(base).rows([part.memory for part in parts]))
         if any(part.soft is not None for part in parts):
             stack.enter_context(SoftTokens.of(base).rows([part.soft for part in parts]))
+        if any(part.attended for part in parts):
+            stack.enter_context(Attending.of(base).rows([part.attended for part in parts]))
         yield
 
 

@@ -116,7 +116,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Task:
-    """One user's training and validation parts, and the configuration to train. No test part."""
+    """One user's training and validation parts, and the configuration to train. No test part.
+
+    `pairs` are those of `train` as they are asked, where another method puts words before them.
+    """
 
     key: str
     user_id: str
@@ -128,6 +131,12 @@ class Task:
     budget: Budget = Budget()
     profile: str | None = None
     shared: Shared | None = None
+    pairs: tuple[Interaction, ...] | None = None
+
+    @property
+    def asked(self) -> tuple[Interaction, ...]:
+        """What tuning answers: the training part, as it is asked."""
+        return self.train if self.pairs is None else self.pairs
 
 
 @dataclass(frozen=True)

@@ -153,14 +153,20 @@ def answers(
     """
     flat = _flat(states, items_of, frame)
     limits = [n for items, n in zip(items_of, answer_limits, strict=True) for _ in items]
-    prompts = []
-    for (_, framed, _), limit in zip(flat, limits, strict=True):
-        row = fit(base.prompt.prompt(framed.query), [0] * limit, base.context)
-        row = _soft(base, row, framed)
-        prompts.append(row.tokens[: row.predict_from])
+    prompts = [
+        prompt_tokens(base, framed, limit)
+        for (_, framed, _), limit in zip(flat, limits, strict=True)
+    ]
     written = generate(base, prompts, [state for state, _, _ in flat], attach, limits)
     texts = iter([base.prompt.decode(tokens) for tokens in written])
     return [tuple(next(texts) for _ in items) for items in items_of]
+
+
+def prompt_tokens(base: Base, framed: Framed, limit: int) -> tuple[int, ...]:
+    """What is run before an answer of at most `limit` tokens: soft tokens and words, cut to fit."""
+    row = fit(base.prompt.prompt(framed.query), [0] * limit, base.context)
+    row = _soft(base, row, framed)
+    return row.tokens[: row.predict_from]
 
 
 def scores_of(

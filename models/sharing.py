@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from models import peft_format, storage
 from models.history import History
-from models.personalizer import Person, Shared
+from models.personalizer import Person, Shared, Task, UserState
 from models.storage import DamagedState
 
 FORMAT = "milpa-shared/1"
@@ -63,6 +63,35 @@ def require(found: list[Person], needed: int, method: str) -> None:
             f"expected at least {needed} other users with {FEWEST} interactions to read and "
             f"{FEWEST} to answer, from whom {method} learns what its users share, got {len(found)}"
         )
+
+
+def learned_for(task: Task, method: str) -> Shared:
+    """The shared part that a task is to be fitted with.
+
+    Raises:
+        ValueError: it has none, or one of another method or configuration.
+    """
+    shared, wanted = task.shared, dict(task.configuration.to_json())
+    if shared is None:
+        raise ValueError(f"expected what {method} learned from other users, got none; learn first")
+    learned_under = {name: shared.configuration.get(name) for name in wanted}
+    if (shared.method, learned_under) != (method, wanted):
+        raise ValueError(
+            f"expected what {method} learned under {wanted}, got what {shared.method} learned "
+            f"under {learned_under}"
+        )
+    return shared
+
+
+def shared_of(state: UserState) -> Shared:
+    """What a state was made with.
+
+    Raises:
+        ValueError: nothing.
+    """
+    if state.shared is None:
+        raise ValueError(f"expected a state of {state.method} with a shared part, got one without")
+    return state.shared
 
 
 def put(folder: Path, shared: Shared) -> str:

@@ -97,3 +97,27 @@ def with_soft(row: Row, count: int, begin: Sequence[int], context: int) -> Row:
     kept = answer[: len(answer) - (over - of_prompt)]
     tokens = (*head, *prompt[of_prompt:], *kept)
     return Row(tokens, len(tokens) - len(kept), row.cut_tokens + over)
+
+
+def embedded(base: Base, tokens: Sequence[int]) -> Tensor:
+    """Embeddings `[n, D]` of real tokens, at the scale at which soft tokens stand for them.
+
+    Calls no hook, so that it may run while another thread reads soft tokens.
+    """
+    ids = torch.tensor(list(tokens), dtype=torch.long, device=base.device)
+    found: Tensor = base.model.get_input_embeddings().forward(ids)
+    return found.detach()
+
+
+def require_room(base: Base, count: int, method: str) -> None:
+    """Refuse a base on whose rows soft tokens would leave too little room for words.
+
+    Raises:
+        ValueError: they would take more than half of its context.
+    """
+    if 2 * count > base.context:
+        raise ValueError(
+            f"{method}: expected a base with a context of at least {2 * count} tokens, so that "
+            f"{count} soft tokens take no more than half of it, got {base.context}; choose fewer "
+            f"soft tokens or another base"
+        )

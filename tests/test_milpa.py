@@ -84,6 +84,34 @@ def test_a_comparison_by_command_is_the_comparison() -> None:
     assert said["items"].default == ANSWERED_ITEMS == Experiment("data", "base").items
 
 
+def test_a_comparison_of_methods_by_command_has_its_terms() -> None:
+    from cluster.terms import Terms
+
+    said = inspect.signature(milpa.compare).parameters
+    for name, setting in Terms.__dataclass_fields__.items():
+        assert name in said
+        assert said[name].default in (None, setting.default)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "expected --run RUN, or --data, --base, --methods and --out together"),
+        (["--data", "d", "--base", "b"], "--data, --base, --methods and --out together"),
+        (["--run", "r", "--data", "d", "--users", "3"], "--data, --users: has no meaning with"),
+        (["--data", "d", "--base", "b", "--methods", "magic", "--out", "o"], "got 'magic'"),
+        (
+            ["--data", "d", "--base", "b", "--methods", "all", "--out", "o", "--trials", "0"],
+            "--trials: expected at least 1, got 0",
+        ),
+    ],
+)
+def test_a_comparison_of_nothing_or_of_both_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert says in refused(capsys, "compare", *words)
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "says"),
     [

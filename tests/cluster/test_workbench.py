@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from cluster.experiment import Experiment
 from cluster.failures import reason_of
@@ -13,6 +14,7 @@ from cluster.results import UserResult
 from cluster.trial import Event
 from cluster.workbench import BenchSettings, Workbench
 from models.history import Histories, split, user_digest
+from models.peak import peak
 from models.published import WINNER_IS_BASE
 from models.registry import Registry
 from search.space import BASE_CONFIG, MemoryConfig
@@ -97,6 +99,26 @@ def test_a_trial_runs_on_a_base_in_the_experiments_numbers(
         one.add("numbers", digests[0], CONFIG, seed=0)
         losses.append(worked(one)["numbers"][-1]["loss_nats"])
     assert 1e-4 < abs(losses[0] - losses[1]) < 1
+
+
+def test_recomputed_layers_train_the_same_and_keep_less(
+    folder: RunFolder, bench: Workbench, digests: list[str]
+) -> None:
+    experiment = Experiment(
+        "data", "base", injection_epochs=1, tuning_epochs=1, items=2, dtype="float32",
+        recompute=True,
+    )  # fmt: skip
+    base = str(folder.path.parent / "base")
+    lean = Workbench(BenchSettings(folder.path, base, experiment, "cpu"))
+    kept, losses = [], []
+    for one in (bench, lean):
+        one.add("trial", digests[0], CONFIG, seed=3)
+        with peak(torch.device("cpu")) as found:
+            one.train()
+        kept.append(found.bytes)
+        losses.append(worked(one)["trial"][-1]["loss_nats"])
+    assert kept[1] < 0.9 * kept[0]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
 
 def test_a_trial_gives_the_same_alone_and_beside_others(

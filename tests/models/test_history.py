@@ -93,7 +93,7 @@ def test_read_then_load(tmp_path: Path) -> None:
 
 
 def test_user_ids_are_data(tmp_path: Path) -> None:
-    user_ids = ["../../up", "a.b/c", "a\\b", "ünï 🙂", "x" * 1000, "x" * 999, "\u2028", "nul\0"]
+    user_ids = ["../../up", "a.b/c", "a\\b", "ünï 🙂", "x" * 512, "x" * 511, "\u2028", "nul\0"]
     user_ids.pop(6)  # a blank alone is no id
     source = write_lines(tmp_path / "a.jsonl", records_of(user_ids, 2))
     histories = Histories.read(source, tmp_path / "run" / "data")

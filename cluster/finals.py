@@ -1,0 +1,152 @@
+"""Units on the test part: an entrant trained with what it chose, and the bases without a memory.
+
+This is where a comparison reads the test part, through `compare.Subject`; it is asked for when all
+trials of all entrants are done. Nothing is chosen here. A user whose best trial was no gain isn't
+trained: the base's own numbers stand for that user, and so they do where the training failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+
+from cluster.apart import together_or_apart
+from cluster.arena import Arena, Own
+from cluster.burden import extra_tokens, pace_ratios, parameters, stored_bytes
+from cluster.compare import Subject, anchors_of
+from cluster.entrant import Entrant, configuration_of
+from cluster.results import Measured
+from cluster.trainings import Trained
+from cluster.tuning import best_of
+from cluster.unit import Unit, told
+from models.catalog import personalizer
+from models.history import Histories
+from models.personalizer import UserState
+from models.published import WINNER_IS_BASE, BaseIdentity
+from models.registry import Registry
+from models.scoring import Scores, answer_limit, score
+
+PACED_USERS = 3
+FAILED = "the training failed"
+
+Subjects = Mapping[str, Subject]
+
+
+def untrained(arena: Arena, unit: Unit) -> Own:
+    """A base's own scores, and what Persona-F1 and P-Cover are to be read against."""
+    digests = [user.digest for user in arena.users]
+    subjects = _tested(arena, digests)
+    scores = _scores(arena, dict.fromkeys(digests), subjects, digests)
+    users = {
+        digest: {
+            "measured": asdict(Measured.of(own)),
+            "items": len(subjects[digest].items),
+            "answered": len(subjects[digest].answered),
+        }
+        for digest, own in zip(digests, scores, strict=True)
+    }
+    return {"users": users, "anchors": anchors_of(list(subjects.values()), arena.terms.seed)}
+
+
+def final(arena: Arena, unit: Unit) -> Own:
+    """An entrant under a seed: trained with each user's best configuration, then scored once."""
+    entrant = arena.entrant(unit)
+    method = personalizer(entrant.method)
+    best = best_of(arena.units.read(Unit("bare")), told(arena.units, entrant.label))
+    chosen = {digest: of.configuration for digest, of in best.items() if of is not None}
+    wanted = {digest: configuration_of(method, of) for digest, of in chosen.items()}
+    trained = arena.trainings.train(method, wanted, unit.number)
+    digests = list(trained.states)
+    subjects = _tested(arena, digests)
+    scored = together_or_apart(lambda some: _scores(arena, trained.states, subjects, some), digests)
+    found = dict(zip(digests, scored, strict=True))
+    users = {digest: _own(arena, trained, subjects, found, digest) for digest in wanted}
+    content: Own = {
+        "users": users,
+        "refused": trained.reason,
+        "train_seconds": trained.seconds,
+        "trained": len(digests),
+    }
+    if unit.number == 0:
+        good = {d: trained.states[d] for d, own in users.items() if "measured" in own}
+        content["stored_bytes"] = _published(arena, entrant, good, wanted.keys())
+        content["pace"] = _pace(arena, good, subjects)
+    return content
+
+
+def _tested(arena: Arena, digests: Sequence[str]) -> dict[str, Subject]:
+    histories, terms = Histories.open(arena.folder.data), arena.terms
+    user_ids = {digest: arena.subjects.of(digest).user_id for digest in digests}
+    return {
+        digest: Subject.of(histories.load(user_id), terms.user_said, terms.items)
+        for digest, user_id in user_ids.items()
+    }
+
+
+def _scores(
+    arena: Arena,
+    states: Mapping[str, UserState | None],
+    subjects: Subjects,
+    digests: Sequence[str],
+) -> list[Scores]:
+    own = [subjects[digest] for digest in digests]
+    return score(
+        arena.base,
+        arena.attach,
+        [states[digest] for digest in digests],
+        [subject.answered for subject in own],
+        [answer_limit(arena.base, subject.train) for subject in own],
+        [subject.persona for subject in own],
+        arena.frame,
+        [subject.items for subject in own],
+    )
+
+
+def _own(
+    arena: Arena,
+    trained: Trained,
+    subjects: Subjects,
+    found: Mapping[str, Scores | ValueError],
+    digest: str,
+) -> Own:
+    """One user's numbers; of one who can't be trained or scored, that alone."""
+    scores = found.get(digest)
+    if not isinstance(scores, Scores) or not math.isfinite(scores.loss_nats):
+        return {"failed": True}
+    state, subject = trained.states[digest], subjects[digest]
+    limit, kept = answer_limit(arena.base, subject.train), parameters(state)
+    return {
+        "measured": asdict(Measured.of(scores)),
+        "stored_parameters": kept,
+        "trained_parameters": kept if trained.steps[digest] else 0,
+        "extra_tokens": extra_tokens(arena.base, arena.frame, state, subject.items, limit),
+    }
+
+
+def _published(
+    arena: Arena, entrant: Entrant, states: Mapping[str, UserState], wanted: Collection[str]
+) -> dict[str, int]:
+    """Publishes every user, in a registry of the entrant's own; by digest, the bytes of the files.
+
+    Whoever is answered by the base is published as such, with the reason.
+    """
+    registry = Registry(arena.folder.path / "registries" / entrant.slug)
+    identity, sizes = BaseIdentity.of(arena.base), {}
+    for user in arena.users:
+        state, reason = states.get(user.digest), None
+        if state is None:
+            reason = FAILED if user.digest in wanted else WINNER_IS_BASE
+            state = UserState(entrant.method, user.user_id, {}, {})
+        sizes[user.digest] = stored_bytes(registry, state, identity, reason)
+    return sizes
+
+
+def _pace(
+    arena: Arena, states: Mapping[str, UserState], subjects: Subjects
+) -> tuple[float, float] | None:
+    """Time to the first token and tokens a second, to the base's; None where none has a state."""
+    asked = [(state, subjects[digest].answered[0].query or "") for digest, state in states.items()][
+        :PACED_USERS
+    ]
+    return pace_ratios(arena.base, arena.attach, arena.frame, asked) if asked else None

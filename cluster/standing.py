@@ -1,0 +1,130 @@
+"""How methods stand after a comparison: each row's values, and its differences to one of them.
+
+Values and arithmetic alone: `tally.py` reads what was measured, `standing_text.py` prints.
+
+A user's value is the mean over seeds, then everything is taken within users: the difference to the
+reference, its mean and 95 % interval (paired bootstrap over users, `models/gain.py`), and for how
+many users a row is better, worse, or neither by more than `TIE`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from cluster.comparison import METRICS, Metric
+from models.gain import paired_interval
+
+TIE = 5e-4  # what rounds to nothing as it is printed: 0.001 nats, 0.1 points
+
+Values = Mapping[str, float]
+"""By user digest."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row costs; means over users with a state, None where nobody has one.
+
+    Times of training are those of the machine that trained; `first_token` and `tokens_per_second`
+    are ratios to the base alone. The last four are of what all users share, learned once for a
+    configuration and a seed: means over those.
+    """
+
+    trained_parameters: float | None = None
+    stored_parameters: float | None = None
+    stored_bytes: float | None = None
+    extra_tokens: float | None = None
+    first_token: float | None = None
+    tokens_per_second: float | None = None
+    train_seconds: float | None = None
+    tuning_seconds: float | None = None
+    shared_times: int = 0
+    shared_seconds: float | None = None
+    shared_parameters: float | None = None
+    shared_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entrant: by metric and user, the mean over seeds.
+
+    `on_base` counts users none of whose trials was better than the base; `failed` counts final
+    trainings, of all users and seeds, that did not end well and count as the base; `failed_trials`
+    counts trials.
+    """
+
+    label: str
+    values: Mapping[str, Values]
+    cost: Cost = Cost()
+    trials: int = 0
+    on_base: int = 0
+    failed: int = 0
+    failed_trials: int = 0
+
+    def mean(self, metric: Metric) -> float | None:
+        """Over the users who have a value."""
+        values = self.values.get(metric.name)
+        return fmean(values.values()) if values else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row less the reference in one metric; `low` and `high` are None for a single user."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A whole comparison. `left_out` says of each entrant without a row why."""
+
+    reference: str
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    anchors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    population: Mapping[str, Any] | None = None
+    commits: tuple[str, ...] = ()
+    items: int = 0
+    cpu_seconds: float = 0.0
+
+    def row(self, label: str) -> Row | None:
+        """The row of a label; None where it was left out."""
+        return next((row for row in self.rows if row.label == label), None)
+
+    def difference(self, row: Row, metric: Metric) -> Difference | None:
+        """Over the users who have both; None where nobody has."""
+        other = self.row(self.reference)
+        if other is None:
+            return None
+        own, its = row.values.get(metric.name, {}), other.values.get(metric.name, {})
+        found = [own[user] - its[user] for user in sorted(own) if user in its]
+        return difference_of(found, metric, self.settings.get("seed", 0)) if found else None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Those that some row has a value of."""
+        return tuple(m for m in METRICS if any(row.values.get(m.name) for row in self.rows))
+
+
+def difference_of(found: list[float], metric: Metric, seed: int) -> Difference:
+    """The mean of users' differences with its interval, and for how many a row is better."""
+    interval = paired_interval(found, seed)
+    gains = [-value if metric.less_is_better else value for value in found]
+    return Difference(
+        mean=interval.mean,
+        low=None if math.isnan(interval.low) else interval.low,
+        high=None if math.isnan(interval.high) else interval.high,
+        wins=sum(gain > TIE for gain in gains),
+        ties=sum(abs(gain) <= TIE for gain in gains),
+        losses=sum(gain < -TIE for gain in gains),
+    )

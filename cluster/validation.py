@@ -1,0 +1,89 @@
+"""Units on the validation part: the base's own losses, and an entrant's trials.
+
+The loss of a state is taken as it is on the test part later, with whatever the method puts before a
+query, so that methods that train and methods that only read are measured alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from cluster.apart import together_or_apart
+from cluster.arena import Arena, Own
+from cluster.entrant import is_searched
+from cluster.tuning import proposed
+from cluster.unit import Unit, told
+from models.catalog import personalizer
+from models.personalizer import UserState
+from models.scoring import answers, evaluation_items, losses, mean_rouge_l
+from search.space import SearchSpace
+
+_UNKNOWN: Own = {"loss_nats": None, "rouge_l": None}
+
+
+def bare(arena: Arena, unit: Unit) -> Own:
+    """The base's validation losses, and ROUGE-L of its answers."""
+    digests = [user.digest for user in arena.users]
+    found = _validate(arena, dict.fromkeys(digests), with_answers=True)
+    return {"users": dict(zip(digests, found, strict=True))}
+
+
+def trial(arena: Arena, unit: Unit) -> Own:
+    """An entrant's trial of all users: each one's configuration and validation loss."""
+    entrant, base = arena.entrant(unit), arena.base
+    method = personalizer(entrant.method)
+    space, _ = SearchSpace.for_base(base.layer_count, base.smallest_dimension)
+    known = arena.units.read(Unit("bare"))
+    earlier = told(arena.units, entrant.label, unit.number) if is_searched(method) else []
+    wanted = proposed(
+        entrant, method, unit.number, space, arena.users, known, earlier, arena.terms.seed
+    )
+    trained = arena.trainings.train(method, wanted, 0)
+    found = _validated(arena, trained.states, known["users"], with_answers=is_searched(method))
+    users = {
+        digest: {
+            "configuration": dict(configuration.to_json()),
+            **found.get(digest, _UNKNOWN),
+        }
+        for digest, configuration in wanted.items()
+    }
+    return {"users": users, "refused": trained.reason, "train_seconds": trained.seconds}
+
+
+def _validated(
+    arena: Arena,
+    states: Mapping[str, UserState],
+    bare_of: Mapping[str, Own],
+    with_answers: bool,
+) -> dict[str, Own]:
+    """By digest; a state that adds nothing has the base's numbers, one that can't run none."""
+    found = {digest: dict(bare_of[digest]) for digest, state in states.items() if state.is_base}
+    others = [digest for digest in states if digest not in found]
+
+    def work(some: Sequence[str]) -> list[Own]:
+        return _validate(arena, {digest: states[digest] for digest in some}, with_answers)
+
+    for digest, own in zip(others, together_or_apart(work, others), strict=True):
+        if not isinstance(own, ValueError):
+            found[digest] = own
+    return found
+
+
+def _validate(
+    arena: Arena, states: Mapping[str, UserState | None], with_answers: bool
+) -> list[Own]:
+    """Loss on the users' validation items, and ROUGE-L of answers if asked."""
+    users = [arena.subjects.of(digest) for digest in states]
+    run = (arena.base, arena.attach, list(states.values()))
+    items = [evaluation_items(user.validation) for user in users]
+    nats = [loss.nats for loss in losses(*run, items, arena.frame)]
+    rouge: list[float | None] = [None] * len(users)
+    if with_answers:
+        asked, limits = [user.items for user in users], [user.answer_tokens for user in users]
+        texts = answers(*run, asked, limits, arena.frame)
+        rouge = [mean_rouge_l(*pair)[0] for pair in zip(asked, texts, strict=True)]
+    return [
+        {"loss_nats": loss if math.isfinite(loss) else None, "rouge_l": overlap}
+        for loss, overlap in zip(nats, rouge, strict=True)
+    ]
