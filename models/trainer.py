@@ -158,6 +158,7 @@ class Trainer:
         if self._room is None or self._costs is None:
             return
         memories = [cast(Memory, run.training.memory) for run in self._runs.values()]
+        # Of a memory on attention, too: it costs about what one on feed-forward matrices does.
         configurations = [MemoryConfig(self._layers(m), m.rank, 1.0) for m in memories]
         fitting = self._costs.padded_tokens(self._room(), configurations)
         self.padded_tokens = min(self._largest, fitting)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +60,16 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     assert write(tmp_path / "c", [longer, *lines[1:]]).digest != digest
     assert write(tmp_path / "d", lines, {"user 1": "tall"}).digest != digest
     assert write(tmp_path / "e", lines, {"stranger": "tall"}).digest == digest
+
+
+def test_choices_are_part_of_the_digest_where_there_are_any(tmp_path: Path) -> None:
+    plain = Line("ann", 1.0, "q", "r")
+    noted = [["ann", 1.0, "q", "r", None, None, None, None], ["profile", None]]
+    by_hand = hashlib.sha256("".join(json.dumps(each) + "\n" for each in noted).encode())
+    assert write(tmp_path / "a", [plain]).digest == by_hand.hexdigest()
+    chosen = write(tmp_path / "b", [plain._replace(choices=["r", "s"])])
+    other = write(tmp_path / "c", [plain._replace(choices=["r", "t"])])
+    assert len({by_hand.hexdigest(), chosen.digest, other.digest}) == 3
 
 
 def test_a_slice_may_cross_batches(tmp_path: Path) -> None:

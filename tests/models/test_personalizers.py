@@ -11,7 +11,7 @@ scores as its rows alone to 1e-9, and answers the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from models import jointly
 from models.base import Base
 from models.catalog import PERSONALIZERS, attach_all, frame_all, personalizer
 from models.decoding import generate
 from models.history import History, Interaction
-from models.options import Options, default
+from models.options import default
 from models.personalizer import (
     Budget,
     Configuration,
@@ -70,6 +71,14 @@ class Fitted:
         return [done.state for done in self.done if done.state is not None]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    """What is shared is learned for a moment: this suite asks not how well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jointly, "FEWEST_STEPS", 6)
+        yield
+
+
 @cache
 def base() -> Base:
     return tiny_base(dtype=torch.float64)
@@ -92,8 +101,8 @@ def task(name: str, user: str, shared: Shared | None) -> Task:
 
 
 def learned(name: str) -> Shared | None:
-    others = [History(f"{STRANGER}{i}", said(STRANGER, STRANGERS_WORD, 0, 20)) for i in range(16)]
-    found = people(others, set(), count=16, pairs=4, seed=1)
+    others = [History(f"{STRANGER}{i}", said(STRANGER, STRANGERS_WORD, 0, 20)) for i in range(8)]
+    found = people(others, set(), count=8, pairs=4, seed=1)
     return personalizer(name).learn(base(), found, configuration_of(name), seed=3)
 
 
@@ -134,9 +143,10 @@ def test_each_user_gets_a_state_of_the_method(name: str) -> None:
     assert [state.user_id for state in found.states] == list(USERS)
     for state in found.states:
         assert state.method == name == personalizer(name).name
-        assert dict(state.configuration) == dict(configuration_of(name).to_json())
+        asked = configuration_of(name).to_json()
+        assert {key: state.configuration[key] for key in asked} == dict(asked)
         assert state.shared is found.shared or (state.is_base and state.shared is None)
-    assert found.shared is None or found.shared.method == name
+    assert found.shared is None or found.shared.method in name.split("+")
 
 
 @ALL
@@ -211,6 +221,13 @@ def test_a_stopped_task_is_never_reported(name: str) -> None:
     assert keys == {"bob/x"}
 
 
+class Foreign:
+    """A configuration of no method here."""
+
+    def to_json(self) -> dict[str, object]:
+        return {"colour": "blue"}
+
+
 def refusal(name: str, wrong: Task) -> str:
     """Why a task is refused: when it is added, or as its own error once it has run."""
     try:
@@ -221,9 +238,7 @@ def refusal(name: str, wrong: Task) -> str:
 
 @ALL
 def test_a_configuration_of_another_kind_is_refused(name: str) -> None:
-    theirs = configuration_of(name)
-    other = Options.of(x=1) if isinstance(theirs, MemoryConfig) else MemoryConfig((0,), 8, 1e-3)
-    wrong = replace(task(name, "ann", fitted(name).shared), configuration=other)
+    wrong = replace(task(name, "ann", fitted(name).shared), configuration=Foreign())
     assert "expected" in refusal(name, wrong)
 
 
