@@ -22,7 +22,7 @@ from models.registry import Registry
 from models.scoring import prompt_tokens
 
 ANSWER_TOKENS = 16
-TIMES = 5
+TIMES = 3
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from cluster.comparison import Metric
 from cluster.comparison_text import number, signed
 from cluster.entrant import MAIN
 from cluster.grid import Grid
-from cluster.standing import TIE, Cost, Difference, Standing
+from cluster.standing import TIE, Cost, Difference, Row, Standing
 
 _OWN_TITLE = (
     "What a user with a state costs: parameters trained and stored, bytes of all files, tokens a "
-    "request beyond the query's, speeds to the base's, seconds of the machine that trained"
+    "request beyond the query's, speeds to the base's, seconds of one training and of all tuning "
+    "on the machine that did it"
 )
 _SHARED_TITLE = "What is shared costs once, apart from any user: for a configuration and a seed"
 
@@ -86,12 +87,13 @@ def introduction(standing: Standing) -> list[str]:
             "interactions, in sessions that no compared user's later words come from) merged in, "
             "for all methods alike"
         )
+    seeds = "one seed" if s["seeds"] == 1 else f"{s['seeds']} seeds"
     commits = ", ".join(commit[:12] for commit in standing.commits) or "unknown"
     return [
         f"Data `{_quoted(s['data'])}`, base `{_quoted(s['base'])}`, {merged}. {s['users']} users, "
         f"drawn by seed {s['seed']} from those with {s['min_items']} items or more whose history "
         f"can be split between sessions; {standing.items} test items, of which each user answers "
-        f"{s['items']} at most; {s['seeds']} seeds; commit {commits}. "
+        f"{s['items']} at most; {seeds}; commit {commits}. "
         f"{wording.duration(standing.cpu_seconds)} of processor time.",
         f"Every method was tuned with {s['trials']} trials a user of its own space (fewer where it "
         "holds fewer), on one seed, by validation loss; where no trial was better than the base, "
@@ -109,9 +111,10 @@ def introduction(standing: Standing) -> list[str]:
 def grids(standing: Standing) -> list[Grid]:
     """All tables."""
     tables = [_means(standing), *(_differences(standing, m) for m in standing.metrics)]
-    tables += [_efforts(standing), _costs(standing, _OWN, _OWN_TITLE)]
-    if any(row.cost.shared_times for row in standing.rows):
-        tables.append(_costs(standing, _SHARED, _SHARED_TITLE))
+    entrants = [row for row in standing.rows if row.trials]
+    tables += [_efforts(entrants), _costs(entrants, _OWN, _OWN_TITLE)]
+    if sharing := [row for row in entrants if row.cost.shared_times]:
+        tables.append(_costs(sharing, _SHARED, _SHARED_TITLE))
     if standing.anchors:
         rows = [
             (name, wording.percent(f1), f"{cover:.2f}")
@@ -155,22 +158,19 @@ def _told(metric: Metric, found: Difference | None) -> tuple[str, ...]:
     return (signed(metric, found.mean), interval, *map(str, counts))
 
 
-def _efforts(standing: Standing) -> Grid:
+def _efforts(entrants: Sequence[Row]) -> Grid:
     rows = [
         (row.label, *map(str, (row.trials, row.on_base, row.failed, row.failed_trials)))
-        for row in standing.rows
-        if row.trials
+        for row in entrants
     ]
     headings = ("method", "trials", "users on the base", "failed", "failed trials")
     title = "Trials a user, users for whom none was better than the base, trainings that failed"
     return Grid(title, headings, tuple(rows))
 
 
-def _costs(standing: Standing, columns: Sequence[Column], title: str) -> Grid:
+def _costs(entrants: Sequence[Row], columns: Sequence[Column], title: str) -> Grid:
     """One row for each entrant."""
-    rows = [
-        (row.label, *(tell(row.cost) for _, tell in columns)) for row in standing.rows if row.trials
-    ]
+    rows = [(row.label, *(tell(row.cost) for _, tell in columns)) for row in entrants]
     return Grid(title, ("method", *(name for name, _ in columns)), tuple(rows))
 
 

@@ -83,12 +83,6 @@ class Terms:
         """The terms as JSON values."""
         return {**asdict(self), "methods": list(self.methods)}
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Terms:
-        """The inverse of `to_json`; what else stands there is left out."""
-        known = {name: value[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "methods": tuple(known["methods"])})
-
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What differs from stored terms, one line for each: flag, stored, given."""
         return [
