@@ -3,10 +3,15 @@
 It knows no Tune. A study has one writer, and this is it: a proposal that comes back from an asker
 is stored before anybody else hears of it, and so is a result. At most one request of a user is
 under way, since the next depends on it being pending.
+
+Every call waits while the database is away. It is made by Tune's controller, which has nothing
+better to do: no result can be stored, and so none may be heard of. Packers go on with what they
+hold, and askers too.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +23,17 @@ from cluster.budget import Rules
 from cluster.experiment import seed_of
 from search.evidence import earlier
 from search.pareto import LOSS, ROUGE_L
+from search.patience import Say
 from search.samplers import Evidence, Proposal, SamplerSettings
 from search.space import MemoryConfig, SearchSpace
-from search.storage import Trial, open_storage
+from search.storage import Trial, reopen_storage
 from search.study import Study
 
 OBJECTIVES = (LOSS, ROUGE_L)
 _MEASURED = ("rouge_l_error", "item_count", "steps", "train_seconds", "curve")
 _COUNTS = "counts/"  # as Tune flattens what a trial says its text lost
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,11 @@ class Studies:
     """Studies by user digest, and requests under way."""
 
     def __init__(
-        self, plan: SearchPlan, seeds: Mapping[str, int], askers: Sequence[Any] = ()
+        self,
+        plan: SearchPlan,
+        seeds: Mapping[str, int],
+        askers: Sequence[Any] = (),
+        say: Say = _logger.warning,
     ) -> None:
         """Opens or makes each user's study, and asks its anchor first.
 
@@ -69,9 +81,13 @@ class Studies:
             plan: what the studies have in common.
             seeds: each user's seed, by digest.
             askers: handles of `Asker` actors; none where nothing is to be requested.
+            say: told when the database is away, and when it is back.
+
+        Raises:
+            DatabaseAway: it was away for too long; so does whatever else is called here.
         """
-        storage = open_storage(plan.storage)
-        self._plan, self._seeds = plan, seeds
+        storage = reopen_storage(plan.storage, say)
+        self._plan, self._seeds, self._patience = plan, seeds, storage.patience
         self._studies = {
             digest: Study.open(storage, digest, plan.space, OBJECTIVES, plan.base)
             for digest in seeds
@@ -130,7 +146,11 @@ class Studies:
         )
 
     def collect(self) -> list[tuple[str, list[Asked]]]:
-        """Requests that have come back, stored as pending; fewer where the space has run out."""
+        """Requests that have come back, stored as pending; fewer where the space has run out.
+
+        NOTE: what is raised at a trial's end is to Tune that trial's failure. Here it ends all.
+        """
+        self._patience.check()
         if not self._requests:
             return []
         waiting = list(self._requests)
