@@ -26,7 +26,7 @@ from search.pareto import LOSS, ROUGE_L
 from search.patience import Say
 from search.samplers import Evidence, Proposal, SamplerSettings
 from search.space import MemoryConfig, SearchSpace
-from search.storage import Trial, reopen_storage
+from search.storage import Known, Trial, reopen_storage
 from search.study import Study
 
 OBJECTIVES = (LOSS, ROUGE_L)
@@ -95,16 +95,17 @@ class Studies:
         for digest, study in self._studies.items():
             study.ask_anchor(seed_of(seeds[digest], "anchor"))
         self._askers = deque(askers)
-        self._requests: dict[Any, str] = {}
+        self._requests: dict[Any, tuple[str, Known]] = {}
         self.advised = 0  # configurations that new users are given to begin with
         if plan.transfer and any(study.is_new for study in self._studies.values()):
-            self._learn(earlier(storage, plan.space, OBJECTIVES, plan.base, besides=seeds))
+            seed = seed_of(*sorted(seeds.values()), "earlier")
+            self._learn(earlier(storage, plan.space, OBJECTIVES, plan.base, seeds, seed))
 
-    def _learn(self, others: Sequence[Evidence]) -> None:
-        """Gives new users a portfolio; it is stored before their first ask."""
-        advice = self.advice(others) if others else ()
+    def _learn(self, others: Mapping[int, Evidence]) -> None:
+        """Gives new users a portfolio; it is stored before their first ask, with its sources."""
+        advice = self.advice(list(others.values())) if others else ()
         for study in self._studies.values():
-            study.settle_portfolio(advice)
+            study.settle_portfolio(advice, list(others))
         self.advised = len(advice)
 
     def advice(self, others: Sequence[Evidence]) -> tuple[MemoryConfig, ...]:
@@ -129,7 +130,8 @@ class Studies:
         """Asks an asker for the user's next configurations."""
         asker = self._askers[0]
         self._askers.rotate(-1)
-        self._requests[asker.suggest.remote(*self.grounds(digest, count))] = digest
+        known = self._studies[digest].known()
+        self._requests[asker.suggest.remote(*self.grounds(digest, count))] = (digest, known)
 
     def grounds(self, digest: str, count: int) -> tuple[Any, ...]:
         """What a user's next proposals are made from: the arguments of `Sampler.suggest`."""
@@ -155,15 +157,23 @@ class Studies:
             return []
         waiting = list(self._requests)
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=True)
-        return [self.stored(self._requests.pop(one), ray.get(one)) for one in ready]
+        found = []
+        for one in ready:
+            digest, known = self._requests.pop(one)
+            found.append(self.stored(digest, ray.get(one), known))
+        return found
 
-    def stored(self, digest: str, proposals: Sequence[Proposal]) -> tuple[str, list[Asked]]:
-        """Proposals that have come back, stored as pending."""
+    def stored(
+        self, digest: str, proposals: Sequence[Proposal], known: Known | None = None
+    ) -> tuple[str, list[Asked]]:
+        """Proposals that have come back, stored as pending with what they were made from."""
+        known = known or self._studies[digest].known()
         trials = [
             self._studies[digest].ask(
                 proposal,
                 seed_of(self._seeds[digest], proposal.config.key),
                 proposal.config.parameter_count(self._plan.per_rank),
+                known,
             )
             for proposal in proposals
         ]

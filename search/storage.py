@@ -57,6 +57,17 @@ STATES: Mapping[TrialState, State] = {
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a proposal was made from: its study's first trials, by number, as far as they were told.
+
+    With the study's space, seed and portfolio that is all, so that any proposal can be made again.
+    """
+
+    asked: int  # how many trials there were, the anchor among them
+    pending: tuple[int, ...]  # those of them that had no end
+
+
+@dataclass(frozen=True)
 class Trial:
     """One evaluation of a configuration, as it is stored."""
 
@@ -69,6 +80,7 @@ class Trial:
     parameters: int
     values: tuple[float, ...] | None = None
     gain: float | None = None  # expected of it when it was proposed, see `Proposal`
+    known: Known | None = None  # when it was proposed; of the anchor there is nothing to be known
     measured: Mapping[str, Any] = field(default_factory=dict)  # what else was measured
     reason: str | None = None  # of a failure, or why it was stopped
 
@@ -207,13 +219,17 @@ def scrub(storage: RDBStorage) -> None:
         alone.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def template(space: SearchSpace, proposal: Proposal, seed: int, parameters: int) -> FrozenTrial:
+def template(
+    space: SearchSpace, proposal: Proposal, seed: int, parameters: int, known: Known | None = None
+) -> FrozenTrial:
     """A waiting trial to be stored."""
     config, found = proposal.config, _parameters(space, proposal.config)
     # NOTE: to Optuna every attribute is a row of its own, and a query before it.
-    asked = {"parameters": parameters, "source": proposal.source, "seed": seed}
+    asked: dict[str, Any] = {"parameters": parameters, "source": proposal.source, "seed": seed}
     if proposal.gain is not None:
         asked["gain"] = proposal.gain
+    if known is not None:
+        asked["known"] = [known.asked, list(known.pending)]
     return FrozenTrial(
         number=-1,
         trial_id=-1,
@@ -237,16 +253,18 @@ def from_stored(stored: FrozenTrial) -> Trial:
     """A stored trial."""
     attributes = stored.user_attrs
     asked = attributes["asked"]
+    known = asked.get("known")
     return Trial(
         id=stored._trial_id,
         number=stored.number,
-        config=_config(stored.params),
+        config=config_of(stored.params),
         state=STATES.get(stored.state, "pending"),
         source=asked["source"],
         seed=asked["seed"],
         parameters=asked["parameters"],
         values=tuple(stored.values) if stored.state == TrialState.COMPLETE else None,
         gain=asked.get("gain"),
+        known=Known(known[0], tuple(known[1])) if known else None,
         measured=attributes.get("measured", {}),
         reason=attributes.get("reason"),
     )
@@ -269,14 +287,17 @@ def _parameters(
     return found
 
 
-def _config(parameters: Mapping[str, Any]) -> MemoryConfig:
+def config_of(parameters: Mapping[str, float]) -> MemoryConfig:
+    """The configuration that these parameters are, as Optuna has them or as its tables do."""
     layers: list[int] = []
     for name, value in parameters.items():
         if name.startswith("layers"):
             first = int(name.removeprefix("layers").removeprefix("_") or 0)
-            layers += [first + bit for bit in range(BITS) if value >> bit & 1]
+            layers += [first + bit for bit in range(BITS) if int(value) >> bit & 1]
     return MemoryConfig(
-        tuple(layers), parameters.get("rank", 0), parameters.get("learning_rate", 0.0)
+        tuple(sorted(layers)),
+        int(parameters.get("rank", 0)),
+        parameters.get("learning_rate", 0.0),
     )
 
 
