@@ -20,6 +20,7 @@ from cluster.progress import Progress
 from cluster.repeats import Repeat, keep, repeats_of
 from cluster.shard import ShardPlan, run_shard, shards_of
 from cluster.streams import Streams
+from cluster.studies import OBJECTIVES
 from cluster.trial import choose, task_name, wait_for_packers
 from search.space import BASE_CONFIG, MemoryConfig
 from search.storage import reopen_storage
@@ -96,13 +97,22 @@ class Schedule:
         return (RunFolder(self._plan.run).winners / f"{digest}.json").is_file()
 
     def _show_what_is_known(self) -> dict[str, int]:
-        """Shows every user's study, and tells how many trials each was asked."""
+        """Shows every user's study, and tells how many trials each was asked.
+
+        Raises:
+            ValueError: a study was made with another space, other objectives or another version.
+        """
         known, asked = set(study_names(self._storage)), {}
         for digest in self._plan.seeds:
-            trials = Study(self._storage, digest).trials if digest in known else []
+            trials = self._study(digest).trials if digest in known else []
             self._progress.know(digest, trials, self._has_winner(digest))
             asked[digest] = max(0, len(trials) - 1)
         return asked
+
+    def _study(self, digest: str) -> Study:
+        """A user's, refused by what differs: of a shard's failure only the place would be said."""
+        search = self._plan.search
+        return Study.open(self._storage, digest, search.space, OBJECTIVES, search.base)
 
     # Shards.
 

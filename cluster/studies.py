@@ -179,13 +179,16 @@ class Studies:
         ]
         return digest, [_asked(digest, trial) for trial in trials]
 
-    def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
-        """Stores objectives, and what else was measured; telling again changes nothing."""
+    def tell(self, asked: Asked, result: Mapping[str, Any]) -> str | None:
+        """Stores objectives, and what else was measured; telling again changes nothing.
+
+        Returns:
+            Why the trial failed, where the objectives are no finite numbers.
+        """
         measured = {name: result[name] for name in _MEASURED if name in result}
         measured |= {name: n for name, n in result.items() if name.startswith(_COUNTS)}
-        self._studies[asked.digest].tell(
-            asked.number, (result["loss_nats"], result["rouge_l"]), measured
-        )
+        values = (result["loss_nats"], result["rouge_l"])
+        return self._studies[asked.digest].tell(asked.number, values, measured).reason
 
     def stop(self, asked: Asked, reason: str, result: Mapping[str, Any]) -> None:
         """Stores that a trial was not worth finishing, with its curve until then, and no values."""
