@@ -24,6 +24,7 @@ transfer            a new user's search with and without what others' studies ad
 budget              a total of trials shared alike, and by what the next one promises
 stopping            what stopping trials early saves and costs, on recorded trials
 driver              what a search costs beside its training, by thousands of trials
+driver_kills        the same killed at random moments: what is lost, what comes out else
     stand_in            a packer's bench that takes milliseconds
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device

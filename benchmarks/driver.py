@@ -5,6 +5,9 @@ database and the schedule are those of `milpa search`. Beside it, in the same co
 trials of a trainable that does nothing, with Tune alone: what a driver costs whatever it drives.
 
     python -m benchmarks.driver --users 500 --trials 20 --out DIR [--storage postgresql://...]
+
+With `--part` it goes on with what is in the folder, and measures nothing beside it: so a search can
+be killed and gone on with, as `driver_kills.py` does.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +50,8 @@ from search.study import Study
 
 LAYERS, PER_RANK = 16, 2000
 PERIOD_SECONDS = 1.0
+WHOLE = "driver and controllers, CPU ms a trial"
+CONTROLLER = "ray::timed_shard"
 PART = 1000  # trials whose cost is compared, the first ones with the last
 
 
@@ -58,7 +63,8 @@ class Sample:
     driver_bytes: int
     shard_bytes: int  # of the largest controller
     cpu_seconds: float
-    processes: int
+    processes: int  # below the driver, Ray's own among them
+    workers: int  # of these: controllers, askers, packers and trials, at work or idle
 
 
 class TimedSearcher(StudySearcher):
@@ -88,6 +94,19 @@ def timed_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, An
     yield from shard._run_shard(plan, askers)
     file = plan.run / f"suggest-{plan.name}.json"
     file.write_text(json.dumps([s for one in searchers for s in one.seconds]), encoding="utf-8")
+
+
+class WatchedSchedule(schedule.Schedule):
+    """Knows what the driver held at the end of each shard."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.held_bytes: list[int] = []
+        super().__init__(*arguments)
+
+    def _shard_event(self, shard: ShardPlan, event: Mapping[str, Any]) -> None:
+        super()._shard_event(shard, event)
+        if event.get("done"):
+            self.held_bytes.append(psutil.Process().memory_info().rss)
 
 
 class Counting(Progress):
@@ -127,38 +146,52 @@ class Watch:
     def _sample(self) -> Sample:
         driver = psutil.Process()
         below = driver.children(recursive=True)
-        held = [0]
+        held, workers = [0], 0
         for process in (driver, *below):
             try:
-                if process.pid != driver.pid and "ray::timed_shard" not in process.cmdline()[0]:
+                title = title_of(process)
+                workers += title.startswith("ray::") and "Agent" not in title
+                if process.pid != driver.pid and CONTROLLER not in title:
                     continue
                 times = process.cpu_times()
                 self._spent[process.pid] = times.user + times.system
                 if process.pid != driver.pid:
                     held.append(process.memory_info().rss)
-            except (psutil.Error, IndexError):  # it has ended
+            except psutil.Error:  # it has ended
                 continue
         rss = driver.memory_info().rss
         spent = sum(self._spent.values())
-        return Sample(self._progress.count, rss, max(held), spent, len(below))
+        return Sample(self._progress.count, rss, max(held), spent, len(below), workers)
+
+
+def title_of(process: psutil.Process) -> str:
+    """What a process calls itself; nothing when it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     if given.no_op:
         print(json.dumps(no_op(given.users * given.trials, given.slots, given.out)))
         return
-    given.out.mkdir(parents=True)
+    given.out.mkdir(parents=True, exist_ok=given.part)
     found = searched(given)
+    if given.part:
+        return
     words = [*(arguments or sys.argv[1:]), "--no-op"]
     command = [sys.executable, "-m", "benchmarks.driver", *words]
     alone = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found["no_op_cpu_ms"] = json.loads(alone.splitlines()[-1])
+    found["no-op Tune, CPU ms a trial"] = json.loads(alone.splitlines()[-1])
+    above = found[WHOLE] - found["no-op Tune, CPU ms a trial"]
+    found["CPU ms a trial above the no-op Tune run"] = round(above, 1)
     (given.out / "driver.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
     print("\n".join(f"| {name} | {value} |" for name, value in found.items()))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--users", type=int, default=500)
@@ -168,6 +201,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sampler", choices=SAMPLERS, default="random")
     parser.add_argument("--step-seconds", type=float, default=0.002)
     parser.add_argument("--storage", help="an address; else a file in the output folder")
+    parser.add_argument("--transfer", action="store_true", help="learn from earlier users")
+    parser.add_argument("--part", action="store_true", help="go on with what is there")
     parser.add_argument("--no-op", action="store_true", help="Tune alone")
     return parser
 
@@ -178,36 +213,74 @@ def searched(given: argparse.Namespace) -> dict[str, Any]:
     Raises:
         RuntimeError: a trial is missing, or there twice.
     """
-    folder = RunFolder(given.out.absolute() / "run")
-    folder.path.mkdir(mode=0o700)
-    storage = given.storage or sqlite_url(folder.path / "studies.db")
-    digests = [secrets.token_hex(8) for _ in range(given.users)]
-    sampler = SamplerSettings(given.sampler, min(12, given.trials // 2))
-    rules = Rules(given.trials)
-    search = SearchPlan(storage, SearchSpace(LAYERS), (PER_RANK,) * LAYERS, sampler, rules)
-    seeds = {digest: seed_of(0, digest) for digest in digests}
-    plan = ShardPlan("all", seeds, search, folder.path, 1, given.slots)
-    remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming")
-    vars(schedule)["run_shard"] = remote(timed_shard)
-    progress, name = Counting(given.trials), f"bench-{secrets.token_hex(4)}"
-    with connected(None, given.slots, name, lambda _: None, float("inf")) as ground:
-        users = {digest: number for number, digest in enumerate(digests)}
-        build = partial(StandIn, users, LAYERS, given.step_seconds)
-        packer = start_packer(0, build, folder.path, ground.whole.options)
-        ray.get(packer.waiting.remote(""))
-        askers = start_askers(given.askers, sampler)
-        work = schedule.Schedule(plan, askers, progress)
+    folder, digests = RunFolder(given.out.absolute() / "run"), digests_of(given)
+    folder.path.mkdir(mode=0o700, exist_ok=given.part)
+    with folder.lock():
+        folder.remove_temporary()
+        open_storage(storage_of(given))
+        progress, rules = Counting(given.trials), Rules(given.trials)
+        search = SearchPlan(
+            *(storage_of(given), SearchSpace(LAYERS), (PER_RANK,) * LAYERS),
+            *(settings_of(given), rules, given.transfer),
+        )
+        seeds = {digest: seed_of(0, digest) for digest in digests}
+        plan = ShardPlan("all", seeds, search, folder.path, 1, given.slots)
         began = time.monotonic()
-        with Watch(progress) as watch:
-            work.run()
+        watch, work = _watched(plan, given, progress)
         seconds = time.monotonic() - began
-    _check(storage, digests, given.trials)
+        folder.remove_temporary()
+    check(storage_of(given), digests, given.trials)
     times = [t for f in folder.path.glob("suggest-*.json") for t in json.loads(f.read_text())]
     (given.out / "samples.json").write_text(json.dumps([asdict(s) for s in watch.samples]))
-    return _figures(watch.samples, times, given.users * given.trials, seconds)
+    (given.out / "held.json").write_text(json.dumps(work.held_bytes))
+    trials = given.users * given.trials
+    return _figures(watch.samples, work.held_bytes, times, trials, seconds)
 
 
-def _check(storage: str, digests: Sequence[str], trials: int) -> None:
+def _watched(
+    plan: ShardPlan, given: argparse.Namespace, progress: Counting
+) -> tuple[Watch, WatchedSchedule]:
+    """Runs the search on a Ray of its own."""
+    remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming")
+    vars(schedule)["run_shard"] = remote(timed_shard)
+    name, note = f"bench-{secrets.token_hex(4)}", RunFolder(plan.run).remember_temporary
+    with connected(None, given.slots, name, note, float("inf")) as ground:
+        users = {digest: number for number, digest in enumerate(plan.seeds)}
+        build = partial(StandIn, users, LAYERS, given.step_seconds)
+        packer = start_packer(0, build, plan.run, ground.whole.options)
+        ray.get(packer.waiting.remote(""))
+        askers = start_askers(given.askers, plan.search.sampler)
+        work = WatchedSchedule(plan, askers, progress)
+        with Watch(progress) as watch:
+            work.run()
+    return watch, work
+
+
+def storage_of(given: argparse.Namespace) -> str:
+    """Where the studies are."""
+    return given.storage or sqlite_url(given.out.absolute() / "run" / "studies.db")
+
+
+def settings_of(given: argparse.Namespace) -> SamplerSettings:
+    """Who proposes."""
+    return SamplerSettings(given.sampler, min(12, given.trials // 2))
+
+
+def digests_of(given: argparse.Namespace) -> list[str]:
+    """The users, drawn when first asked for."""
+    file: Path = given.out / "users.json"
+    if not file.is_file():
+        file.write_text(json.dumps([secrets.token_hex(8) for _ in range(given.users)]))
+    digests: list[str] = json.loads(file.read_text())
+    return digests
+
+
+def check(storage: str, digests: Sequence[str], trials: int) -> None:
+    """Nothing is lost and nothing there twice.
+
+    Raises:
+        RuntimeError: a trial is missing, or there twice.
+    """
     opened = open_storage(storage)
     for digest in digests:
         found = Study(opened, digest).trials
@@ -218,24 +291,34 @@ def _check(storage: str, digests: Sequence[str], trials: int) -> None:
 
 
 def _figures(
-    samples: Sequence[Sample], suggest: Sequence[float], trials: int, seconds: float
+    samples: Sequence[Sample],
+    held_bytes: Sequence[int],
+    suggest: Sequence[float],
+    trials: int,
+    seconds: float,
 ) -> dict[str, Any]:
     """What is printed: milliseconds of the processor a trial, memory, and the slowest answers."""
     early = [s for s in samples if s.told <= max(PART, samples[0].told)]
     late = [s for s in samples if s.told >= trials - PART]
-    first_shard = next(s for s in samples if s.told >= min(PART, trials) // 2)
     return {
         "trials": trials,
         "trials per second": round(trials / seconds, 1),
-        "driver and controllers, CPU ms a trial": _ms(samples[0], samples[-1]),
+        WHOLE: _ms(samples[0], samples[-1]),
         f"the same, first {PART}": _ms(early[0], early[-1]),
         f"the same, last {PART}": _ms(late[0], late[-1]),
         "suggest, 99 of 100 within ms": round(1e3 * float(np.quantile(suggest, 0.99)), 1),
-        "driver MB after the first shard": first_shard.driver_bytes // 10**6,
-        "driver MB, most": max(s.driver_bytes for s in samples) // 10**6,
+        "shards": len(held_bytes),
+        "driver MB after the first shard": held_bytes[0] // 10**6,
+        "driver MB after any later one, most": max(held_bytes) // 10**6,
+        "driver grew after the first shard by %": _percent(held_bytes),
         "largest controller MB": max(s.shard_bytes for s in samples) // 10**6,
         "processes, most": max(s.processes for s in samples),
+        "controllers, askers, packers and trial processes, most": max(s.workers for s in samples),
     }
+
+
+def _percent(held_bytes: Sequence[int]) -> float:
+    return round(100 * (max(held_bytes) / held_bytes[0] - 1), 1)
 
 
 def _ms(first: Sample, last: Sample) -> float:

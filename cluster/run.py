@@ -154,6 +154,8 @@ def _plan(
     if left_out:
         listed = ", ".join(map(str, left_out))
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
+    if (said := said_of_size(space.size(), e.trials)) is not None:
+        progress.note(said)
     per_rank = description["per_rank"]
     sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
     transfer = e.transfer == "auto" and e.sampler not in SEQUENCES  # those ask nobody
@@ -165,6 +167,13 @@ def _plan(
     seeds = {user.digest: user.seed for user in run.choice.searched}
     where = (run.folder.path, len(ground.places), ground.slots)
     return ShardPlan("all", seeds, plan, *where, e.stop_early, e.repeat_winner)
+
+
+def said_of_size(size: int, trials: int) -> str | None:
+    """What is said of a space that holds fewer configurations than a user has trials."""
+    if size >= trials:
+        return None
+    return f"the space holds {size} configurations: a user's search ends after them, not {trials}"
 
 
 def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +250,9 @@ def _breaking_off() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise RuntimeError("the search broke off; what it did is kept, --resume goes on") from error
+        raise RuntimeError(
+            f"the search broke off: {error}; what it did is kept, --resume goes on"
+        ) from error
 
 
 @contextmanager

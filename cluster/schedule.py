@@ -20,9 +20,10 @@ from cluster.progress import Progress
 from cluster.repeats import Repeat, keep, repeats_of
 from cluster.shard import ShardPlan, run_shard, shards_of
 from cluster.streams import Streams
+from cluster.studies import OBJECTIVES
 from cluster.trial import choose, task_name, wait_for_packers
 from search.space import BASE_CONFIG, MemoryConfig
-from search.storage import open_storage
+from search.storage import reopen_storage
 from search.study import Study, study_names
 
 ATTEMPTS = 3
@@ -50,7 +51,7 @@ class Schedule:
             progress: told of everything.
         """
         self._plan, self._askers, self._progress = plan, askers, progress
-        self._storage = open_storage(plan.search.storage)
+        self._storage = reopen_storage(plan.search.storage, progress.note)
         asked = self._show_what_is_known()
         open_users = [digest for digest in plan.seeds if not self._has_winner(digest)]
         parts = shards_of(open_users, plan.search.rules.expected(len(plan.seeds)), plan.slots)
@@ -73,7 +74,7 @@ class Schedule:
         """Works until every user's winner is published.
 
         Raises:
-            RuntimeError: a shard broke three times.
+            RuntimeError: a shard broke three times, or its database was away for too long.
         """
         self._next_shard()
         while len(self._streams) or self._winners or self._repeats:
@@ -96,13 +97,22 @@ class Schedule:
         return (RunFolder(self._plan.run).winners / f"{digest}.json").is_file()
 
     def _show_what_is_known(self) -> dict[str, int]:
-        """Shows every user's study, and tells how many trials each was asked."""
+        """Shows every user's study, and tells how many trials each was asked.
+
+        Raises:
+            ValueError: a study was made with another space, other objectives or another version.
+        """
         known, asked = set(study_names(self._storage)), {}
         for digest in self._plan.seeds:
-            trials = Study(self._storage, digest).trials if digest in known else []
+            trials = self._study(digest).trials if digest in known else []
             self._progress.know(digest, trials, self._has_winner(digest))
             asked[digest] = max(0, len(trials) - 1)
         return asked
+
+    def _study(self, digest: str) -> Study:
+        """A user's, refused by what differs: of a shard's failure only the place would be said."""
+        search = self._plan.search
+        return Study.open(self._storage, digest, search.space, OBJECTIVES, search.base)
 
     # Shards.
 
@@ -115,11 +125,15 @@ class Schedule:
 
     def _shard_event(self, shard: ShardPlan, event: Mapping[str, Any]) -> None:
         if why := event.get("broken") or event.get("failed"):
+            if event.get("final"):
+                raise RuntimeError(f"{shard.name}: {why}")
             if not self._may_start_again(shard.name):
                 raise RuntimeError(f"{shard.name} broke {ATTEMPTS} times, the last time by {why}")
             self._start(shard)
         elif event["event"] == "told":
             self._progress.told(event)
+        elif event["event"] == "note":
+            self._progress.note(f"{shard.name}: {event['text']}")
         elif event["event"] == "advised":
             self._progress.advised(shard.name, event["configurations"])
         elif event["event"] == "draining":

@@ -45,8 +45,8 @@ class Ledger(Protocol):
     def collect(self) -> Sequence[tuple[str, Sequence[Asked]]]:
         """Requests that have come back, with fewer trials where the space has run out."""
 
-    def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
-        """Store objectives; nothing when told before."""
+    def tell(self, asked: Asked, result: Mapping[str, Any]) -> str | None:
+        """Store objectives, nothing when told before; why they make a failure, where they do."""
 
     def stop(self, asked: Asked, reason: str, result: Mapping[str, Any]) -> None:
         """Store that it was not worth finishing; nothing when told before."""
@@ -127,8 +127,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
         elif "rouge_l" not in result:
             self._failed(asked, "stopped before its end")
         else:
-            self._ledger.tell(asked, result)
-            self._ended(asked, result)
+            failure = self._ledger.tell(asked, result)
+            self._ended(asked, {"error": failure} if failure else result)
         del self._running[trial_id]
 
     def stop(self, trial_id: str, reason: str, reached: Mapping[str, Any]) -> None:

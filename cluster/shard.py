@@ -27,6 +27,7 @@ from cluster.searcher import StudySearcher
 from cluster.stopping import EarlyStopping
 from cluster.studies import Asked, SearchPlan, Studies
 from cluster.trial import Trial
+from search.patience import DatabaseAway
 
 TRIALS_PER_SLOT = 20
 _CHECKPOINTS = tune.CheckpointConfig(checkpoint_at_end=False)
@@ -73,7 +74,9 @@ run_shard: Any = ray.remote(  # `max_calls`: Ray would run the next shard in the
 def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
     """Tune's controller. Its own failure is an event too: the driver must not wait for ever."""
     try:
-        studies = Studies(plan.search, plan.seeds, askers)
+        studies = Studies(
+            plan.search, plan.seeds, askers, lambda text: notify({"event": "note", "text": text})
+        )
         if studies.advised:
             notify({"event": "advised", "configurations": studies.advised})
         searcher = StudySearcher(
@@ -87,9 +90,16 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
         early = EarlyStopping(studies.trials, searcher.stop)
         tuner(plan, searcher, early if plan.stop_early else FIFOScheduler()).fit()
     finally:
-        error = sys.exc_info()[1]
-        failed = reason_of(error) if error else None
-        notify({"event": "over", "failed": failed, "done": True})
+        notify({"event": "over", **_failure(sys.exc_info()[1]), "done": True})
+
+
+def _failure(error: BaseException | None) -> dict[str, Any]:
+    """What is said of it; `final` where it would not help to begin again."""
+    if error is None:
+        return {}
+    if isinstance(error, DatabaseAway):
+        return {"failed": str(error), "final": True}
+    return {"failed": reason_of(error)}
 
 
 def config_of(asked: Asked, packers: int) -> dict[str, Any]:

@@ -3,10 +3,15 @@
 It knows no Tune. A study has one writer, and this is it: a proposal that comes back from an asker
 is stored before anybody else hears of it, and so is a result. At most one request of a user is
 under way, since the next depends on it being pending.
+
+Every call waits while the database is away. It is made by Tune's controller, which has nothing
+better to do: no result can be stored, and so none may be heard of. Packers go on with what they
+hold, and askers too.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +23,17 @@ from cluster.budget import Rules
 from cluster.experiment import seed_of
 from search.evidence import earlier
 from search.pareto import LOSS, ROUGE_L
+from search.patience import Say
 from search.samplers import Evidence, Proposal, SamplerSettings
 from search.space import MemoryConfig, SearchSpace
-from search.storage import Trial, open_storage
+from search.storage import Known, Trial, reopen_storage
 from search.study import Study
 
 OBJECTIVES = (LOSS, ROUGE_L)
 _MEASURED = ("rouge_l_error", "item_count", "steps", "train_seconds", "curve")
 _COUNTS = "counts/"  # as Tune flattens what a trial says its text lost
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,11 @@ class Studies:
     """Studies by user digest, and requests under way."""
 
     def __init__(
-        self, plan: SearchPlan, seeds: Mapping[str, int], askers: Sequence[Any] = ()
+        self,
+        plan: SearchPlan,
+        seeds: Mapping[str, int],
+        askers: Sequence[Any] = (),
+        say: Say = _logger.warning,
     ) -> None:
         """Opens or makes each user's study, and asks its anchor first.
 
@@ -69,9 +81,13 @@ class Studies:
             plan: what the studies have in common.
             seeds: each user's seed, by digest.
             askers: handles of `Asker` actors; none where nothing is to be requested.
+            say: told when the database is away, and when it is back.
+
+        Raises:
+            DatabaseAway: it was away for too long; so does whatever else is called here.
         """
-        storage = open_storage(plan.storage)
-        self._plan, self._seeds = plan, seeds
+        storage = reopen_storage(plan.storage, say)
+        self._plan, self._seeds, self._patience = plan, seeds, storage.patience
         self._studies = {
             digest: Study.open(storage, digest, plan.space, OBJECTIVES, plan.base)
             for digest in seeds
@@ -79,16 +95,17 @@ class Studies:
         for digest, study in self._studies.items():
             study.ask_anchor(seed_of(seeds[digest], "anchor"))
         self._askers = deque(askers)
-        self._requests: dict[Any, str] = {}
+        self._requests: dict[Any, tuple[str, Known]] = {}
         self.advised = 0  # configurations that new users are given to begin with
         if plan.transfer and any(study.is_new for study in self._studies.values()):
-            self._learn(earlier(storage, plan.space, OBJECTIVES, plan.base, besides=seeds))
+            seed = seed_of(*sorted(seeds.values()), "earlier")
+            self._learn(earlier(storage, plan.space, OBJECTIVES, plan.base, seeds, seed))
 
-    def _learn(self, others: Sequence[Evidence]) -> None:
-        """Gives new users a portfolio; it is stored before their first ask."""
-        advice = self.advice(others) if others else ()
+    def _learn(self, others: Mapping[int, Evidence]) -> None:
+        """Gives new users a portfolio; it is stored before their first ask, with its sources."""
+        advice = self.advice(list(others.values())) if others else ()
         for study in self._studies.values():
-            study.settle_portfolio(advice)
+            study.settle_portfolio(advice, list(others))
         self.advised = len(advice)
 
     def advice(self, others: Sequence[Evidence]) -> tuple[MemoryConfig, ...]:
@@ -113,7 +130,8 @@ class Studies:
         """Asks an asker for the user's next configurations."""
         asker = self._askers[0]
         self._askers.rotate(-1)
-        self._requests[asker.suggest.remote(*self.grounds(digest, count))] = digest
+        known = self._studies[digest].known()
+        self._requests[asker.suggest.remote(*self.grounds(digest, count))] = (digest, known)
 
     def grounds(self, digest: str, count: int) -> tuple[Any, ...]:
         """What a user's next proposals are made from: the arguments of `Sampler.suggest`."""
@@ -130,32 +148,47 @@ class Studies:
         )
 
     def collect(self) -> list[tuple[str, list[Asked]]]:
-        """Requests that have come back, stored as pending; fewer where the space has run out."""
+        """Requests that have come back, stored as pending; fewer where the space has run out.
+
+        NOTE: what is raised at a trial's end is to Tune that trial's failure. Here it ends all.
+        """
+        self._patience.check()
         if not self._requests:
             return []
         waiting = list(self._requests)
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=True)
-        return [self.stored(self._requests.pop(one), ray.get(one)) for one in ready]
+        found = []
+        for one in ready:
+            digest, known = self._requests.pop(one)
+            found.append(self.stored(digest, ray.get(one), known))
+        return found
 
-    def stored(self, digest: str, proposals: Sequence[Proposal]) -> tuple[str, list[Asked]]:
-        """Proposals that have come back, stored as pending."""
+    def stored(
+        self, digest: str, proposals: Sequence[Proposal], known: Known | None = None
+    ) -> tuple[str, list[Asked]]:
+        """Proposals that have come back, stored as pending with what they were made from."""
+        known = known or self._studies[digest].known()
         trials = [
             self._studies[digest].ask(
                 proposal,
                 seed_of(self._seeds[digest], proposal.config.key),
                 proposal.config.parameter_count(self._plan.per_rank),
+                known,
             )
             for proposal in proposals
         ]
         return digest, [_asked(digest, trial) for trial in trials]
 
-    def tell(self, asked: Asked, result: Mapping[str, Any]) -> None:
-        """Stores objectives, and what else was measured; telling again changes nothing."""
+    def tell(self, asked: Asked, result: Mapping[str, Any]) -> str | None:
+        """Stores objectives, and what else was measured; telling again changes nothing.
+
+        Returns:
+            Why the trial failed, where the objectives are no finite numbers.
+        """
         measured = {name: result[name] for name in _MEASURED if name in result}
         measured |= {name: n for name, n in result.items() if name.startswith(_COUNTS)}
-        self._studies[asked.digest].tell(
-            asked.number, (result["loss_nats"], result["rouge_l"]), measured
-        )
+        values = (result["loss_nats"], result["rouge_l"])
+        return self._studies[asked.digest].tell(asked.number, values, measured).reason
 
     def stop(self, asked: Asked, reason: str, result: Mapping[str, Any]) -> None:
         """Stores that a trial was not worth finishing, with its curve until then, and no values."""

@@ -3,7 +3,8 @@
 Reading order: `configuration`, `layers` and `space` (what a configuration means), `pareto` (what is
 better), `samplers` (who proposes), `design` (points that need no model), `kernels`, `surrogate`,
 `nuts`, `improvement`, `acquisition` and `bayesian` (what is likely to be better), `optuna_samplers`
-(Optuna's own), `storage`, `header` and `study` (one user's trials, kept in a database), `stopping`
-(which of them are not worth finishing), `certainty` (how sure the winner is), `evidence` and
-`transfer` (what other users' studies show and advise).
+(Optuna's own), `patience` (a database that may be away for a while), `storage`, `header` and
+`study` (one user's trials, kept in it), `stopping` (which of them are not worth finishing),
+`certainty` (how sure the winner is), `evidence` and `transfer` (what other users' studies show and
+advise), `recomputation` (whether each proposal is what its grounds give).
 """

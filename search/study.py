@@ -30,10 +30,11 @@ from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
 from search.samplers import Evidence, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
-from search.storage import STATES, Trial, created, from_stored, template
+from search.storage import STATES, Known, Trial, created, from_stored, template
 
 REFERENCE = "reference_point"
 PORTFOLIO = "portfolio"
+SOURCES = "portfolio_sources"  # the studies that it was made from, by their ids
 _NOTE = "note/"
 _METRIC_NAMES = "study:metric_names"  # where Optuna's plots and its dashboard look
 
@@ -130,6 +131,10 @@ class Study:
         """What came back, in the order it was asked; the anchor, failures and stopped ones too."""
         return [Observation(t.config, t.values) for t in self.trials if t.state != "pending"]
 
+    def known(self) -> Known:
+        """What the next proposal is made from."""
+        return Known(len(self._trials), tuple(trial.number for trial in self.pending()))
+
     def evidence(self) -> Evidence:
         """What this study shows other users."""
         return Evidence(tuple(self.completed()), self.reference)
@@ -176,13 +181,16 @@ class Study:
         """The base's own trial, stored as pending; the same one however often it is asked."""
         return self.anchor or self._store(Proposal(BASE_CONFIG, "anchor"), seed, 0)
 
-    def ask(self, proposal: Proposal, seed: int, parameters: int = 0) -> Trial:
+    def ask(
+        self, proposal: Proposal, seed: int, parameters: int = 0, known: Known | None = None
+    ) -> Trial:
         """A new trial, stored as pending before it is returned.
 
         Args:
             proposal: what to try, and who proposed it.
             seed: the trial's own.
             parameters: trainable parameters of this configuration.
+            known: what it was made from, where that is not what is known now.
 
         Raises:
             ValueError: the anchor was not asked yet, the configuration was asked before, or it is
@@ -194,7 +202,7 @@ class Study:
             raise ValueError(f"expected a member of the space, got {proposal.config.key}")
         if any(trial.config == proposal.config for trial in self._trials.values()):
             raise ValueError(f"{proposal.config.key} was asked before in study {self.name}")
-        return self._store(proposal, seed, parameters)
+        return self._store(proposal, seed, parameters, known or self.known())
 
     def tell(
         self, number: int, values: Sequence[float], measured: Mapping[str, Any] | None = None
@@ -248,17 +256,29 @@ class Study:
         self.reference = found
         return found
 
-    def settle_portfolio(self, configs: Sequence[MemoryConfig]) -> None:
-        """Keeps what other users' studies advise; nothing changes once a memory was asked."""
+    def settle_portfolio(
+        self, configs: Sequence[MemoryConfig], sources: Sequence[int] = ()
+    ) -> None:
+        """Keeps what other users' studies advise; nothing changes once a memory was asked.
+
+        Args:
+            configs: what is advised.
+            sources: ids in the storage of the studies that it follows from. A name would outlive
+                a user who is forgotten.
+        """
         if self.is_new and configs:
+            if sources:
+                self._storage.set_study_user_attr(self._id, SOURCES, list(sources))
             self._storage.set_study_user_attr(self._id, PORTFOLIO, [c.to_json() for c in configs])
             self.portfolio = tuple(configs)
 
     def _memories(self) -> list[Trial]:
         return [t for t in self.trials if t.values is not None and t.config != BASE_CONFIG]
 
-    def _store(self, proposal: Proposal, seed: int, parameters: int) -> Trial:
-        waiting = template(self.space, proposal, seed, parameters)
+    def _store(
+        self, proposal: Proposal, seed: int, parameters: int, known: Known | None = None
+    ) -> Trial:
+        waiting = template(self.space, proposal, seed, parameters, known)
         return self._read(self._storage.create_new_trial(self._id, waiting))
 
     def _finish(

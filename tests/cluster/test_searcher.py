@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -69,10 +70,11 @@ class Bench:
         batch: int = 1,
         rules: Rules | None = None,
         sampler: Sensitive | None = None,
+        space: SearchSpace = SPACE,
     ) -> None:
         rules = rules or Rules(trials, batch=batch)
         storage = f"sqlite:///{folder / 'studies.db'}"
-        plan = SearchPlan(storage, SPACE, (10,) * 4, SamplerSettings("random", 2), rules)
+        plan = SearchPlan(storage, space, (10,) * 4, SamplerSettings("random", 2), rules)
         self.storage = storage
         self.studies = InlineStudies(plan, SEEDS, sampler or Sensitive())
         self.events: list[dict[str, Any]] = []
@@ -268,6 +270,26 @@ def test_a_failure_is_stored_with_its_reason_and_not_asked_again(bench: Bench) -
     assert asked[3].configuration not in [
         one.configuration for one in rest if one.digest == asked[3].digest
     ]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_objectives_that_are_no_numbers_are_a_failure_to_everybody(
+    bench: Bench, loss: float
+) -> None:
+    asked = bench.suggest_all()[2]
+    bench.finish(asked, loss_nats=loss, rouge_l=0.1)
+    assert bench.events[-1]["error"] == f"loss is {loss}, rouge_l is 0.1"
+    assert "loss_nats" not in bench.events[-1]
+    trial = bench.studies.trials(asked.digest)[asked.number]
+    assert (trial.state, trial.values) == ("failed", None)
+
+
+def test_a_user_with_one_configuration_has_one_trial(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trials=5, space=SearchSpace(1, (4,), (1e-3,)))
+    finish_all(bench)
+    assert [bench.completed(digest) for digest in SEEDS] == [2, 2]
+    configs = {trial.config for trial in bench.studies.trials("aaaa")}
+    assert configs == {BASE_CONFIG, MemoryConfig((0,), 4, 1e-3)}
 
 
 def test_a_trial_that_was_not_worth_finishing_is_stored_as_stopped(bench: Bench) -> None:

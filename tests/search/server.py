@@ -21,26 +21,54 @@ NOBODY = 65534
 START_SECONDS = 60
 
 
+class Server:
+    """A server over one folder, that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+        self._folder, self._binaries, self._owner = folder, _binaries(folder), _owner(folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        made = ["-D", folder / "data", "-U", "postgres", "-A", "trust", "-N"]
+        _run([self._binaries / "initdb", *made], self._owner)
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        options = ["-k", str(self._folder), "-c", "listen_addresses=", "-c", "fsync=off"]
+        command = [str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *options]
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self._folder, **self._owner
+            )
+        ready = [self._binaries / "pg_isready", "-h", self._folder, "-q"]
+        _wait(ready, self._process, self._owner)
+
+    def stop(self) -> None:
+        """Ends it; connections that are still open are closed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """A server of an empty database, started."""
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path must be short
+    try:
+        server = Server(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
     """The address of an empty database, while its server runs."""
-    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path must be short
-    try:
-        binaries, owner = _binaries(folder), _owner(folder)
-        data = folder / "data"
-        _run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"], owner)
-        options = ["-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
-        with (folder / "log").open("w") as log:
-            command = [str(binaries / "postgres"), "-D", str(data), *options]
-            server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **owner)
-        try:
-            _wait([binaries / "pg_isready", "-h", folder, "-q"], server, owner)
-            yield f"postgresql://postgres@/postgres?host={folder}"
-        finally:
-            server.send_signal(signal.SIGINT)  # which closes connections that are still open
-            server.wait(30)
-    finally:
-        shutil.rmtree(folder)
+    with running() as server:
+        yield server.url
 
 
 def _binaries(folder: Path) -> Path:

@@ -1,26 +1,24 @@
 """Which studies of a storage a new user may learn from."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy
 from optuna.storages import RDBStorage
 
 from search import evidence
 from search.evidence import earlier
 from search.pareto import LOSS, PARAMETERS
-from search.samplers import FEWEST_TOLD, Proposal
-from search.space import SearchSpace
-from search.storage import open_storage, sqlite_url
+from search.patience import PatientStorage
+from search.samplers import FEWEST_TOLD, Evidence, Proposal
+from search.space import MemoryConfig, SearchSpace
 from search.study import Study
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 HERE = "fingerprint"
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> RDBStorage:
-    return open_storage(sqlite_url(tmp_path / "studies.db"))
 
 
 def search(
@@ -40,7 +38,26 @@ def search(
     return study
 
 
-def test_only_studies_of_the_same_question_with_enough_told_are_read(storage: RDBStorage) -> None:
+def found(storage: PatientStorage, base: str = HERE, seed: int = 0, **named: Any) -> list[Evidence]:
+    return list(earlier(storage, SPACE, OBJECTIVES, base, seed=seed, **named).values())
+
+
+@contextmanager
+def statements(storage: PatientStorage) -> Iterator[list[str]]:
+    """What is asked of the database meanwhile."""
+    asked: list[str] = []
+
+    def note(*given: Any) -> None:
+        asked.append(given[2])
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", note)
+    yield asked
+    sqlalchemy.event.remove(storage.engine, "before_cursor_execute", note)
+
+
+def test_only_studies_of_the_same_question_with_enough_told_are_read(
+    storage: PatientStorage,
+) -> None:
     kept = search(storage, "kept")
     search(storage, "too short", trials=FEWEST_TOLD - 1)
     search(storage, "another space", space=replace(SPACE, ranks=(8, 16)))
@@ -48,18 +65,70 @@ def test_only_studies_of_the_same_question_with_enough_told_are_read(storage: RD
     search(storage, "the new user's own")
     Study.open(storage, "other objectives", SPACE, (LOSS, PARAMETERS), HERE)
     storage.create_new_study([], "not ours")
-    found = earlier(storage, SPACE, OBJECTIVES, HERE, besides=["the new user's own"])
-    assert found == [kept.evidence()]
-    assert len(found[0].usable) == FEWEST_TOLD
-    assert earlier(storage, SPACE, OBJECTIVES, "none") == []
+    (one,) = found(storage, besides=["the new user's own"])
+    assert one == kept.evidence()
+    assert len(one.usable) == FEWEST_TOLD
+    assert found(storage, "none") == []
+    assert found(storage, "") == []
+    unnamed = search(storage, "of no base", base="")
+    assert found(storage, "") == [unnamed.evidence()]
 
 
-def test_the_last_ones_are_read_and_no_more_than_are_needed(
-    storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+def test_they_show_what_their_studies_show(storage: PatientStorage) -> None:
+    """Failures, stopped trials, pending ones, an odd order of coming back, a reference point."""
+    study = search(storage, "one")
+    for config, _ in zip(reversed(list(SPACE.enumerate())), range(3), strict=False):
+        study.ask(Proposal(config, "sobol"), seed=0)
+    *_, late, failed, stopped = study.pending()
+    study.stop(stopped.number, "dominated", {"steps": 8})
+    study.fail(failed.number, "not a number")
+    study.tell(late.number, planted(late.config))
+    study.settle_reference(2)
+    assert study.reference is not None
+    assert len(study.pending()) == 1
+    assert found(storage) == [study.evidence()] == [Study(storage, "one").evidence()]
+
+
+def test_layers_beyond_an_integer_come_back(storage: PatientStorage) -> None:
+    space = SearchSpace(60, SPACE.ranks, SPACE.learning_rates, 60)
+    study = Study.open(storage, "wide", space, OBJECTIVES)
+    study.tell(study.ask_anchor(0).number, BASE)
+    for layer in range(60 - FEWEST_TOLD, 60):
+        config = MemoryConfig((0, layer), 8, 1e-3)
+        study.tell(study.ask(Proposal(config, "sobol"), seed=0).number, (3.0, 0.2))
+    (one,) = earlier(storage, space, OBJECTIVES, "").values()
+    assert one == study.evidence()
+
+
+def test_the_seed_draws_them_and_no_more_than_are_needed_are_used(
+    storage: PatientStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    studies = [search(storage, f"user{i}") for i in range(6)]
+    shown = {study._id: study.evidence() for study in studies}
+    whole = [earlier(storage, SPACE, OBJECTIVES, HERE, seed=seed) for seed in range(8)]
+    assert {*whole[0]} == {*shown}
+    assert len({tuple(one) for one in whole}) > 4
+    for one in whole:
+        assert [*one.values()] == [shown[study] for study in one]
     monkeypatch.setattr(evidence, "MOST", 2)
-    studies = [search(storage, name) for name in ("first", "second", "third")]
-    studies[2].settle_reference(2)
-    found = earlier(storage, SPACE, OBJECTIVES, HERE)
-    assert found == [studies[2].evidence(), studies[1].evidence()]
-    assert found[0].reference == studies[2].reference != found[1].reference
+    assert [found(storage, seed=seed) for seed in range(8)] == [
+        [*one.values()][:2] for one in whole
+    ]
+    monkeypatch.setattr(evidence, "DRAWN", 1)
+    assert [found(storage, seed=seed) for seed in range(8)] == [
+        [*one.values()][:1] for one in whole
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_however_many_there_are_the_database_is_asked_four_times_and_answers_as_much(
+    storage: PatientStorage, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(evidence, "DRAWN", 3)
+    for i in range(count):
+        search(storage, f"user{i}")
+    with statements(storage) as asked:
+        assert len(found(storage)) == min(count, 3)
+    assert len(asked) == 4
+    assert "LIMIT" in asked[0]
+    assert all("study_id IN" in one for one in asked[1:])

@@ -8,6 +8,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import optuna_dashboard
 import pytest
+import sqlalchemy
 from optuna.storages import RDBStorage
 
 from search.header import VERSION
@@ -39,18 +40,33 @@ def test_another_space_or_other_objectives_are_refused_by_name(
     storage: RDBStorage, space: SearchSpace, objectives: tuple[object, ...], difference: str
 ) -> None:
     begun(storage)
+    before = rows(storage)
     with pytest.raises(ValueError, match=f"the study {NAME} was made otherwise: {difference}"):
         Study.open(storage, NAME, space, objectives)  # type: ignore[arg-type]
+    assert rows(storage) == before
 
 
 def test_another_version_is_refused(storage: RDBStorage) -> None:
     study_id = storage.get_study_id_from_name(begun(storage).name)
     header = storage.get_study_user_attrs(study_id)["milpa"]
     storage.set_study_user_attr(study_id, "milpa", {**header, "version": 99})
+    before = rows(storage)
     with pytest.raises(ValueError, match=f"version was 99, now {VERSION}"):
         opened(storage)
     with pytest.raises(ValueError, match=f"expected version {VERSION}, got 99"):
         Study(storage, NAME)
+    assert rows(storage) == before
+
+
+def rows(storage: RDBStorage) -> dict[str, list[str]]:
+    """All that there is in the database."""
+    tables = sqlalchemy.MetaData()
+    tables.reflect(storage.engine)
+    with storage.engine.connect() as connection:
+        return {
+            name: sorted(map(str, connection.execute(table.select())))
+            for name, table in tables.tables.items()
+        }
 
 
 def test_damaged_rows_are_refused_by_name(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""What is refused before a search begins, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster.budget import Rules
+from cluster.progress import Progress
+from cluster.run import said_of_size
+from cluster.schedule import Schedule
+from cluster.shard import ShardPlan
+from cluster.studies import OBJECTIVES, SearchPlan
+from search.patience import DatabaseAway
+from search.samplers import SamplerSettings
+from search.space import SearchSpace
+from search.storage import open_storage, sqlite_url
+from search.study import Study
+
+SPACE = SearchSpace(4, (4, 8), (1e-3, 1e-2))
+
+
+def scheduled(folder: Path, space: SearchSpace) -> Schedule:
+    storage = sqlite_url(folder / "studies.db")
+    plan = SearchPlan(storage, space, (10,) * 4, SamplerSettings("random", 2), Rules(3))
+    return Schedule(
+        ShardPlan("all", {"aaaa": 1, "bbbb": 2}, plan, folder, 1, 2),
+        (),
+        Progress(Console(quiet=True), 3),
+    )
+
+
+def test_studies_of_another_space_are_refused_by_what_differs_and_kept(tmp_path: Path) -> None:
+    storage = open_storage(sqlite_url(tmp_path / "studies.db"))
+    Study.open(storage, "bbbb", SPACE, OBJECTIVES).ask_anchor(1)
+    before = Study(storage, "bbbb").trials
+    with pytest.raises(ValueError, match=r"bbbb was made otherwise: ranks was \[4, 8\], now \[4\]"):
+        scheduled(tmp_path, replace(SPACE, ranks=(4,)))
+    assert Study(storage, "bbbb").trials == before
+    assert [study.study_name for study in storage.get_all_studies()] == ["bbbb"]
+    scheduled(tmp_path, SPACE)
+
+
+def test_a_search_whose_database_stays_away_is_not_begun_again(tmp_path: Path) -> None:
+    """A shard that broke otherwise is: three times in all."""
+    from cluster.shard import _failure
+
+    schedule = scheduled(tmp_path, SPACE)
+    (shard,) = schedule._plans.values()
+    event = {"event": "over", **_failure(DatabaseAway("it did not answer")), "done": True}
+    with pytest.raises(RuntimeError, match="shard-0: it did not answer"):
+        schedule._shard_event(shard, event)
+    assert "final" not in _failure(ValueError("a user's words"))
+    assert "words" not in str(_failure(ValueError("a user's words")))
+
+
+def test_a_space_smaller_than_the_budget_is_said() -> None:
+    assert said_of_size(30, 30) is None
+    said = said_of_size(1, 30)
+    assert said is not None
+    assert "holds 1 configurations" in said
+    assert "not 30" in said
