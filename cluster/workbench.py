@@ -20,6 +20,7 @@ import torch
 from cluster.bench import Events
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
+from cluster.inside import inside_of
 from cluster.subjects import Subject, Subjects
 from cluster.trial import Event
 from cluster.winners import publish, without_memory
@@ -257,8 +258,13 @@ class Workbench:
             self._frame,
             [items] * 2,
         )
+        inside = None
+        if state is not None and won.loss_nats < base.loss_nats:
+            inside = inside_of(self._base, self._attach, state, items)
         identity = BaseIdentity.of(self._base)
-        result = publish(self._folder, identity, user, state, strength, base, won, job.reason)
+        result = publish(
+            self._folder, identity, user, state, strength, base, won, job.reason, inside
+        )
         counts = dict(self._ended[name].counts)
         won_nats = result.winner.loss_nats
         return {"loss_nats": won_nats, "kind": result.kind, "counts": counts, "done": True}

@@ -44,6 +44,7 @@ persona.py       Persona-F1 and P-Cover
 scoring.py       loss, ROUGE, persona and recall on a split
 gain.py          own memory against strangers'
 strength.py      how much of a trained memory is kept
+inside.py        which tokens a memory made likelier
 storage.py       content-addressed folders, written whole or not at all
 peft_format.py   a user state as a PEFT adapter
 published.py     what a published state says of itself
