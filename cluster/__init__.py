@@ -31,5 +31,7 @@ forget.py       a user removed from a run
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
 compare.py      every method on the test split; comparison and comparison_text serve it
+judge.py        which of two answers is better, asked of an endpoint
+win_rate.py     how often one method wins against another by a judge
 submit.py       a search as a job on a cluster
 """

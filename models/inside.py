@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,8 @@ NEUTRAL_QUESTIONS = ("Hello.", "How are you?", "What do you think about it?", "W
 NEUTRAL_TOKENS = 16  # of an answer of the base
 
 
-class Rise(NamedTuple):
+@dataclass(frozen=True)
+class Rise:
     """A token that truly came next `count` times, and by how many nats it rose there on average."""
 
     token: int
@@ -44,7 +44,8 @@ class Rise(NamedTuple):
     mean_nats: float
 
 
-class Gained(NamedTuple):
+@dataclass(frozen=True)
+class Gained:
     """A token, and the probability that it gained as a mean over all places."""
 
     token: int
@@ -132,8 +133,8 @@ def _log_probabilities(
             state_ND = _hidden(base, batch)
         for start in range(0, len(targets), size):
             part = slice(start, start + size)
-            pair = (_log_softmax(base, hidden_ND[part]) for hidden_ND in (base_ND, state_ND))
-            yield target_N[part], *pair
+            before_NV, after_NV = (_log_softmax(base, h_ND[part]) for h_ND in (base_ND, state_ND))
+            yield target_N[part], before_NV, after_NV
 
 
 def _hidden(base: Base, rows: Sequence[Row]) -> Tensor:

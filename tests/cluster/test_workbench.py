@@ -169,7 +169,7 @@ def test_a_winner_is_published_with_its_result(
     assert all(
         token.text and token.text in " ".join(validation) + "<|endoftext|>" for token in risen
     )
-    assert 0 < sum(result.inside.share(token) or 0 for token in risen)
+    assert sum(result.inside.share(token) or 0 for token in risen) > 0
 
 
 def test_a_winner_that_does_not_beat_the_base_is_the_base(
