@@ -1,7 +1,8 @@
 """A memory against the length of the history that it is trained on (MiLP, Figure 3).
 
     python -m benchmarks.history_length --data DATA --base BASE --out FOLDER [--users 8] [--seed 0]
-        [--methods milp ...] [--rank 16] [--learning-rate 1e-3] [--user-said response]
+        [--methods milp ...] [--rank 16] [--learning-rate 1e-3] [--epochs 10]
+        [--user-said response]
 
 The same users with the newest 25, 50, 75 and 100 % of their training part, everything else alike:
 the same configuration (for `milp` every layer at one rank and rate, nothing searched), validation
@@ -38,7 +39,7 @@ from models.scoring import Scores, answer_limit, evaluation_items, score
 from models.strength import moderated
 from search.space import MemoryConfig
 
-BUDGET = Budget(10, 10, epoch_tokens=None)  # a winner's
+EPOCHS = 10  # of each stage at most, as for a winner
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _task(
         configuration=each.configuration,
         seed=seed_of(seed, "history length"),
         user_said=given.user_said,
-        budget=BUDGET,
+        budget=Budget(given.epochs, given.epochs, epoch_tokens=None),
         profile=history.profile,
     )
 
@@ -173,6 +174,7 @@ def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["milp"])
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each stage, at most")
     parser.add_argument("--user-said", choices=("response", "query", "both"), default="response")
     parser.add_argument("--items", type=int, default=32, help="most test items answered")
     return parser.parse_args(arguments)

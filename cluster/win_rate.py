@@ -15,6 +15,7 @@ from statistics import fmean
 from cluster import wording
 from cluster.judge import Duel, Endpoint, Judgement, judge
 from models.gain import paired_interval
+from models.history import Interaction
 
 _SCORES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
@@ -52,6 +53,16 @@ class WinRate:
             f"{self.ties} ties ({self.contradictions} by contradiction), {self.losses} losses"
             f"{broken if self.unreadable else ''}"
         )
+
+
+def duels_of(
+    user: str, items: Sequence[Interaction], first: Sequence[str], second: Sequence[str]
+) -> list[Duel]:
+    """A user's duels: the answers of two methods to the same items, which have queries."""
+    return [
+        Duel(user, item.query or "", item.response, one, other)
+        for item, one, other in zip(items, first, second, strict=True)
+    ]
 
 
 def win_rate(

@@ -71,7 +71,7 @@ def test_users_are_measured_at_every_share(
     data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)
     out = tmp_path / "out"
     words = ["--data", str(data), "--base", str(base), "--out", str(out), "--users", "2"]
-    words += ["--rank", "4", "--learning-rate", "0.005", "--items", "1"]
+    words += ["--rank", "4", "--learning-rate", "0.005", "--items", "1", "--epochs", "2"]
     history_length.main([*words, "--methods", "milp", "none"])
     printed = capsys.readouterr().out
     found = [Measurement(**row) for row in json.loads((out / "history_length.json").read_text())]

@@ -10,10 +10,11 @@ import threading
 import pytest
 
 from cluster.judge import KEY_VARIABLE, Duel, Endpoint, Judgement, judge, read
-from cluster.win_rate import WinRate, counted, win_rate
+from cluster.win_rate import WinRate, counted, duels_of, win_rate
 from cluster.wording import NOTHING
 from tests.cluster.judges import Reply, Said, refusal, serving
 from tests.cluster.tiny_run import ROOT
+from tests.tiny import tiny_interactions
 
 KEY = "sk-this-is-a-secret"
 GOOD, BAD, WORSE = "yes, bread", "no", "nothing"
@@ -227,6 +228,15 @@ def test_an_address_with_a_key_in_it_is_refused_without_repeating_it(url: str) -
     with pytest.raises(ValueError, match=KEY_VARIABLE) as caught:
         Endpoint(url, "rule")
     assert KEY not in str(caught.value)
+
+
+def test_duels_are_of_the_same_items() -> None:
+    items = tiny_interactions("ann", 2)
+    first, second = duels_of("a digest", items, ["one", "two"], ["three", "four"])
+    assert second == Duel("a digest", str(items[1].query), items[1].response, "two", "four")
+    assert (first.first, first.second) == ("one", "three")
+    with pytest.raises(ValueError, match="shorter"):
+        duels_of("a digest", items, ["one", "two"], ["three"])
 
 
 def test_nothing_to_judge_is_refused() -> None:
