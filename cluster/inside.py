@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from models.base import Base
     from models.history import Interaction
     from models.personalizer import Attach, UserState
+    from models.prompt import Row
 
 SHOWN = 10  # tokens of each kind
 
@@ -66,13 +67,28 @@ class Inside:
         return token.count * token.mean_nats / whole if whole > 0 else None
 
 
-def inside_of(base: Base, attach: Attach, state: UserState, items: Sequence[Interaction]) -> Inside:
-    """What a memory changed on a user's validation items, which have queries."""
-    from models.inside import change, neutral_rows
+def inside_of(
+    base: Base,
+    attach: Attach,
+    state: UserState,
+    items: Sequence[Interaction],
+    neutral: Sequence[Row],
+) -> Inside:
+    """What a memory changed.
+
+    Args:
+        base: the memory's.
+        attach: runs rows under memories.
+        state: the memory.
+        items: the user's validation items, which have queries.
+        neutral: of `models.inside.neutral_rows`, the same for all users of a base.
+    """
+    # NOTE: imported here, since results are also read by processes that hold no torch.
+    from models.inside import change
     from models.milp import pair_rows
 
     said = change(base, attach, state, pair_rows(base, items), SHOWN)
-    anywhere = change(base, attach, state, neutral_rows(base, attach), SHOWN)
+    anywhere = change(base, attach, state, neutral, SHOWN)
     total = sum(rise.count * rise.mean_nats for rise in said.rises)
     risen = [rise for rise in said.rises if rise.mean_nats > 0][:SHOWN]
     text = base.tokenizer.decode

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from cluster.winners import publish, without_memory
 from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer
 from models.gain import GainMatrix, gain_matrix
+from models.inside import neutral_rows
 from models.personalizer import Budget, Finished, Task
+from models.prompt import Row
 from models.published import BaseIdentity
 from models.registry import Registry
 from models.scoring import answers, evaluation_items, losses, mean_rouge_l, score
@@ -74,6 +77,11 @@ class Workbench:
         self._subjects = Subjects(self._folder, self._base, settings.experiment.items)
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, Finished] = {}
+
+    @cached_property
+    def _neutral(self) -> tuple[Row, ...]:
+        """The base's own answers to questions that anybody may ask anybody."""
+        return neutral_rows(self._base, self._attach)
 
     def describe(self) -> dict[str, Any]:
         """What a search needs to know of the base."""
@@ -260,7 +268,7 @@ class Workbench:
         )
         inside = None
         if state is not None and won.loss_nats < base.loss_nats:
-            inside = inside_of(self._base, self._attach, state, items)
+            inside = inside_of(self._base, self._attach, state, items, self._neutral)
         identity = BaseIdentity.of(self._base)
         result = publish(
             self._folder, identity, user, state, strength, base, won, job.reason, inside
