@@ -1,6 +1,10 @@
 """Measurements: what is printed here may stand in the documentation. Not installed with Milpa.
 
 real_users          a search and its comparison on users of a data set
+ablations           the paper's ablations on the same users and seeds
+    ablation_table      each beside the whole space
+history_length      a memory trained on the newest 25 to 100 % of a history
+    history_figures     its table and plots
 training            what trials cost, against Tune with PEFT: `make bench-train`
     workload            users as tokens, and trials: what every side does
     recorded            a run's users as a workload

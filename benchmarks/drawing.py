@@ -25,29 +25,40 @@ class Line:
 
 @dataclass(frozen=True)
 class _Frame:
-    """From values from 0 to 1 at x = 1 to `last` to places on the page."""
+    """From values between `low` and `high` at x = 1 to `last` to places on the page."""
 
     last: int
+    low: float = 0.0
+    high: float = 1.0
 
     def x(self, value: float) -> float:
         return LEFT + (value - 1) / max(1, self.last - 1) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
+        share = (value - self.low) / (self.high - self.low)
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def points(self, values: Sequence[float]) -> list[str]:
         return [f"{self.x(i + 1):.1f},{self.y(value):.1f}" for i, value in enumerate(values)]
 
 
-def drawing(title: str, x_title: str, lines: Sequence[Line]) -> str:
-    """An SVG of lines whose values are shares, from 0 to 1.
+def drawing(
+    title: str,
+    x_title: str,
+    lines: Sequence[Line],
+    scale: tuple[float, float] = (0.0, 1.0),
+    names: Sequence[str] = (),
+) -> str:
+    """An SVG of lines.
 
     Args:
         title: above it.
         x_title: below it.
         lines: one at least.
+        scale: the least and the greatest value that fit.
+        names: of x = 1, 2, ...; their numbers, a few of them, if not given.
     """
-    frame = _Frame(max(len(line.values) for line in lines))
+    frame = _Frame(max(len(line.values) for line in lines), *scale)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="13">',
@@ -55,6 +66,7 @@ def drawing(title: str, x_title: str, lines: Sequence[Line]) -> str:
         _text(LEFT, TOP - 16, title, "start"),
         _text(frame.x((1 + frame.last) / 2), HEIGHT - 10, x_title),
         *_axes(frame),
+        *_places(frame, names),
     ]
     coloured = [(line, COLOURS[i % len(COLOURS)]) for i, line in enumerate(lines)]
     parts += [_band(frame, line, colour) for line, colour in coloured if line.low]
@@ -73,12 +85,19 @@ def _axes(frame: _Frame) -> list[str]:
     """Grid lines with their values."""
     left, right, parts = frame.x(1), frame.x(frame.last), list[str]()
     for i in range(TICKS + 1):
-        share, y = i / TICKS, frame.y(i / TICKS)
+        value = frame.low + (frame.high - frame.low) * i / TICKS
+        y = frame.y(value)
         parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="#ddd"/>')
-        parts.append(_text(left - 8, y + 4, f"{share:.1f}", "end"))
-        at = round(1 + (frame.last - 1) * share)
-        parts.append(_text(frame.x(at), HEIGHT - BOTTOM + 18, str(at)))
+        shown = f"{value:.1f}" if frame.high - frame.low >= 1 else f"{value:.3g}"
+        parts.append(_text(left - 8, y + 4, shown, "end"))
     return parts
+
+
+def _places(frame: _Frame, names: Sequence[str]) -> list[str]:
+    """What stands below the axis."""
+    every = [round(1 + (frame.last - 1) * i / TICKS) for i in range(TICKS + 1)]
+    named = list(enumerate(names, start=1)) or [(at, str(at)) for at in every]
+    return [_text(frame.x(at), HEIGHT - BOTTOM + 18, name) for at, name in named]
 
 
 def _band(frame: _Frame, line: Line, colour: str) -> str:

@@ -3,12 +3,14 @@
 In reading order:
 
 experiment.py   what a person sets, presets, flags
+ablations.py    the paper's ablations as presets
 folder.py       the run's folder: paths, key, locks, and whether it may be gone on with
 users.py        who is searched, who is the population, who is left out
 preparation.py  a run before anything is trained
 connection.py   an embedded Ray or an existing cluster, and what it must offer
 subjects.py     the users whose memories train on a device
 workbench.py    one base with its pack and its scoring, without Ray
+inside.py       what a user's memory changed, as it is kept and shown
 winners.py      a winner as it is published
 failures.py     what may be said of a task that failed
 bench.py        what a packer drives
@@ -45,5 +47,7 @@ finals.py       units on the test part
 burden.py       what a state costs in bytes, tokens and time
 tally.py        from all outcomes to the standing
 standing.py     how methods stand: values, differences, intervals; standing_text prints it
+judge.py        which of two answers is better, asked of an endpoint
+win_rate.py     how often one method wins against another by a judge
 submit.py       a search as a job on a cluster
 """

@@ -14,19 +14,22 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from cluster.ablations import ABLATIONS, AblationName
 from search.samplers import SURROGATES, DesignName, initial_count
 from search.space import LEARNING_RATES, PAPER_LEARNING_RATE, RANKS, SearchSpace
 
-PresetName = Literal["scale", "demo", "paper"]
+PresetName = Literal["scale", "demo", "paper", AblationName]
 SamplerName = Literal["map-saas", "gp", "saas", "tpe", "nsga2", "optuna-gp", "sobol", "random"]
 UserSaid = Literal["response", "query", "both"]
 Transfer = Literal["auto", "off"]
 Dtype = Literal["auto", "float32", "bfloat16", "8bit", "4bit"]
+MOST_CHOICES = 8  # listed before a flag's help
 _PATHS = {"data", "base", "population"}
 
 
@@ -40,7 +43,12 @@ class Experiment:
 
     data: Annotated[str, "Interactions: JSONL, Parquet, a folder of them, or a datasets name."]
     base: Annotated[str, "The base model: a folder or a hub name."]
-    preset: Annotated[PresetName, "Where every setting that isn't given comes from."] = "scale"
+    preset: Annotated[
+        PresetName,
+        "Where every setting that isn't given comes from: scale; demo, the same but small; paper, "
+        "as published; or scale with only the named parts searched or trained: "
+        + ", ".join(ABLATIONS),
+    ] = "scale"
     users: Annotated[int | None, "How many users to search; all if not given."] = None
     min_items: Annotated[int, "Fewest items with a query that a user must have."] = 30
     trials: Annotated[int, "Trials for each user, the base itself not counted."] = 24
@@ -167,10 +175,16 @@ def paper(data: str, base: str) -> Experiment:
     )  # fmt: skip
 
 
+def ablation(name: AblationName, data: str, base: str) -> Experiment:
+    """The default experiment without a part of it (see `cluster/ablations.py`)."""
+    return replace(scale(data, base), preset=name, **ABLATIONS[name])
+
+
 PRESETS: Mapping[str, Callable[[str, str], Experiment]] = {
     "scale": scale,
     "demo": demo,
     "paper": paper,
+    **{name: partial(ablation, name) for name in ABLATIONS},
 }
 
 
@@ -210,7 +224,9 @@ def _parameter(setting: Field[Any], hint: Any, help_text: str) -> inspect.Parame
     required = setting.default is MISSING
     name = _flag(setting.name)
     name = f"{name}/--no-{name[2:]}" if hint is bool else name
-    option = typer.Option(name, help=help_text, show_default=False)
+    is_long = len(get_args(hint)) > MOST_CHOICES  # then its help names the values
+    metavar = setting.name.upper() if is_long else None
+    option = typer.Option(name, help=help_text, show_default=False, metavar=metavar)
     kind = hint if required else _optional(hint)
     return inspect.Parameter(
         setting.name,

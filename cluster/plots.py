@@ -101,6 +101,31 @@ def layers(names: Sequence[str], winners: Sequence[MemoryConfig], layer_count: i
     return _rows(figure, names)
 
 
+def layer_ranks(winners: Sequence[MemoryConfig], layer_count: int) -> Figure:
+    """A row a rank, a column a layer: how many of the winners hold a LoRA of that rank there."""
+    ranks = sorted({winner.rank for winner in winners if winner.layers})
+    counts = [
+        [sum(w.rank == rank and layer in w.layers for w in winners) for layer in range(layer_count)]
+        for rank in ranks
+    ]
+    cells = go.Heatmap(
+        z=[[count or None for count in row] for row in counts],
+        colorscale=[[place / 9, f"var(--step-{place})"] for place in range(10)],
+        zmin=0,
+        zmax=max((count for row in counts for count in row), default=0) or 1,
+        xgap=1,
+        ygap=1,
+        showscale=bool(ranks),
+        hovertemplate="layer %{x}, rank %{customdata}: %{z} users<extra></extra>",
+        customdata=[[rank] * layer_count for rank in ranks],
+        colorbar=_bar("users"),
+    )
+    figure = go.Figure(cells)
+    figure.update_xaxes(title="layer", dtick=_every(layer_count), showgrid=False)
+    figure.update_yaxes(title="rank", showgrid=False, **_ticks([str(rank) for rank in ranks]))
+    return _finish(figure, height=max(28 * len(ranks), 150) + 110)
+
+
 def layer_counts(winners: Sequence[MemoryConfig], layer_count: int) -> Figure:
     """How many of the winners hold a LoRA in each layer."""
     counts = [sum(layer in winner.layers for winner in winners) for layer in range(layer_count)]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -69,7 +68,7 @@ def page(results: Results, searched: Mapping[str, Course], examples: bool = True
         searched: courses by digest; a user without one is told to have no study.
         examples: whether users' texts stand in the page.
     """
-    kept = [user if examples else replace(user, examples=()) for user in results.users]
+    kept = [user if examples else user.without_quotes() for user in results.users]
     rows = [
         Row(user, place < DRAWN_USERS, searched.get(user.digest)) for place, user in enumerate(kept)
     ]
@@ -103,6 +102,7 @@ def _figures(results: Results, rows: Sequence[Row]) -> dict[str, plots.Figure]:
         heated = slice(HEATED_USERS)
         figures["figure-layers"] = plots.layers(names[heated], winners[heated], layer_count)
         figures["figure-layer-counts"] = plots.layer_counts(winners, layer_count)
+        figures["figure-layer-ranks"] = plots.layer_ranks(winners, layer_count)
     if results.gain is not None:
         figures["figure-gain"] = _gain_figure(results.gain, results)
     for row in rows:
@@ -139,7 +139,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("loss", "percent", "change", "verdict", "count", "short", "describe")
+    names = ("loss", "percent", "change", "verdict", "count", "short", "describe", "token")
     environment.filters.update({name: getattr(wording, name) for name in names})
     return environment.get_template("report.html.j2")
 

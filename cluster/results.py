@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cluster.inside import Inside
 from search.space import MemoryConfig
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Example:
 class UserResult:
     """One searched user: who, on how much, what won, and how good it is beside the base.
 
-    `strength` is the share of the trained memory that is kept; 0 for the base.
+    `strength` is the share of the trained memory that is kept; 0 for the base. `inside` quotes the
+    user as `examples` do; the base has none.
     """
 
     user_id: str
@@ -99,17 +101,24 @@ class UserResult:
     anchor: Measured
     winner: Measured
     examples: tuple[Example, ...] = ()
+    inside: Inside | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> UserResult:
         """The inverse of `to_json`."""
+        inside = value.get("inside")  # results of earlier versions have none
         parts = {
             "configuration": MemoryConfig.from_json(value["configuration"]),
             "anchor": Measured.from_json(value["anchor"]),
             "winner": Measured.from_json(value["winner"]),
             "examples": tuple(Example(**example) for example in value["examples"]),
+            "inside": None if inside is None else Inside.from_json(inside),
         }
         return cls(**{**value, **parts})
+
+    def without_quotes(self) -> UserResult:
+        """The same without a word of the user's."""
+        return replace(self, examples=(), inside=None)
 
     def to_json(self) -> dict[str, object]:
         """The user as JSON values."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cluster.folder import RunFolder
+from cluster.inside import Inside
 from cluster.results import Example, Measured, UserResult, write_private
 from cluster.subjects import Subject
 from models.history import Interaction
@@ -31,6 +33,7 @@ def publish(
     base: Scores,
     won: Scores,
     reason: str | None,
+    inside: Inside | None = None,
 ) -> UserResult:
     """Publishes a user's winner and returns what the report says of the user.
 
@@ -43,10 +46,12 @@ def publish(
         base: the base's scores on the user's validation items.
         won: the memory's on the same items.
         reason: why there is no memory, if not because nothing beat the base.
+        inside: what the memory changed.
     """
     if state is None or won.loss_nats >= base.loss_nats:
-        state, won, strength = None, base, 0.0
-    result = _result(subject, state, strength, base, won, reason or WINNER_IS_BASE)
+        state, won, strength, inside = None, base, 0.0, None
+    found = _result(subject, state, strength, base, won, reason or WINNER_IS_BASE)
+    result = replace(found, inside=inside)
     objectives = {
         "loss_nats": won.loss_nats,
         "rouge_l": won.rouge_l,

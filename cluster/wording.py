@@ -63,6 +63,15 @@ def short(text: str, length: int) -> str:
     return printable if len(printable) <= length else printable[: length - 1] + "…"
 
 
+def token(text: str) -> str:
+    """A token as it is seen: blanks at its ends and line breaks have signs; nothing is "∅"."""
+    inner = text.strip(" ")
+    before = len(text) - len(text.lstrip(" "))
+    after = len(text) - before - len(inner)
+    shown = "␣" * before + inner.replace("\n", "⏎").replace("\t", "⇥") + "␣" * after
+    return short(shown, 40) or "∅"
+
+
 def describe(configuration: MemoryConfig) -> str:
     """ "layers 0–3, 7 · rank 16 · rate 5.6e-4", or "the base itself"."""
     if not configuration.layers:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ import torch
 from cluster.bench import Events
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
+from cluster.inside import inside_of
 from cluster.subjects import Subject, Subjects
 from cluster.trial import Event
 from cluster.winners import publish, without_memory
 from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer
 from models.gain import GainMatrix, gain_matrix
+from models.inside import neutral_rows
 from models.personalizer import Budget, Finished, Task
+from models.prompt import Row
 from models.published import BaseIdentity
 from models.recomputation import recomputed
 from models.registry import Registry
@@ -78,6 +82,11 @@ class Workbench:
         self._subjects = Subjects(self._folder, self._base, settings.experiment.items)
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, Finished] = {}
+
+    @cached_property
+    def _neutral(self) -> tuple[Row, ...]:
+        """The base's own answers to questions that anybody may ask anybody."""
+        return neutral_rows(self._base, self._attach)
 
     def describe(self) -> dict[str, Any]:
         """What a search needs to know of the base."""
@@ -262,8 +271,13 @@ class Workbench:
             self._frame,
             [items] * 2,
         )
+        inside = None
+        if state is not None and won.loss_nats < base.loss_nats:
+            inside = inside_of(self._base, self._attach, state, items, self._neutral)
         identity = BaseIdentity.of(self._base)
-        result = publish(self._folder, identity, user, state, strength, base, won, job.reason)
+        result = publish(
+            self._folder, identity, user, state, strength, base, won, job.reason, inside
+        )
         counts = dict(self._ended[name].counts)
         won_nats = result.winner.loss_nats
         return {"loss_nats": won_nats, "kind": result.kind, "counts": counts, "done": True}

@@ -74,6 +74,7 @@ scoring.py       loss, ROUGE, persona and recall on a split
 choices.py       which of its options a model picks, and how often that is right
 gain.py          own memory against strangers'
 strength.py      how much of a trained memory is kept
+inside.py        which tokens a memory made likelier
 storage.py       content-addressed folders, written whole or not at all
 peft_format.py   a user state as a PEFT adapter
 published.py     what a published state says of itself

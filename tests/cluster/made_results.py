@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.inside import Inside, Leaning, Risen
 from cluster.results import (
     BaseResult,
     Example,
@@ -48,8 +49,14 @@ def user(place: int) -> UserResult:
         strength=0.75,
         anchor=anchor,
         winner=winner,
+        inside=inside(text) if configuration.layers else None,
         examples=(Example(f"query: {text}", f"truth: {text}", "base says", f"winner: {text}"),),
     )
+
+
+def inside(text: str) -> Inside:
+    risen = (Risen(f" token of {text}", 4, 1.5), Risen("\n", 1, 0.5))
+    return Inside(10, 0.8, risen, (Leaning(f"leaning of {text}", 0.25),), (Leaning("I", 0.0625),))
 
 
 def results(count: int = 3) -> Results:

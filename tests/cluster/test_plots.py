@@ -62,6 +62,13 @@ def test_the_heat_map_stands_when_every_winner_is_the_base() -> None:
     assert figure["data"][0]["z"] == [[None, None]]
 
 
+def test_ranks_are_counted_layer_by_layer() -> None:
+    cells = plots.layer_ranks([NEAR, FAR, FAR, BASE_CONFIG], 3)["data"][0]
+    assert cells["z"] == [[1, None, None], [None, 2, 2]]
+    assert (cells["zmin"], cells["zmax"]) == (0, 2)
+    assert plots.layer_ranks([BASE_CONFIG], 3)["data"][0]["z"] == []
+
+
 def test_the_gain_matrix_is_centred_on_no_change() -> None:
     figure = plots.personal_gain(["a", "b"], [[-0.2, None], [0.1, -0.05]])
     cells = figure["data"][0]

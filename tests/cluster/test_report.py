@@ -214,6 +214,23 @@ def test_without_examples_no_word_of_a_user_is_left(run: Path, tmp_path: Path) -
     assert "what ann said" not in text
     assert "alert(&#39;text" not in text
     assert "Answers on validation" not in text
+    assert "What the memory changed" in report.page(made, {})
+    assert "What the memory changed" not in text
+    assert "leaning of" not in text
+
+
+def test_what_a_memory_changed_stands_with_its_user(page: Page) -> None:
+    assert "On the 10 tokens of the validation responses the memory gains 0.800 nats" in page.words
+    # 4 x 1.5 of the 10 x 0.8 nats in all.
+    for shown in ("␣token of what ann said", "+1.500", "75.0 %", "⏎", "leaning of", "+25.000 %"):
+        assert shown in page.words
+    assert page.words.count("What the memory changed") == 2  # the third's winner is the base
+
+
+def test_the_heat_map_of_ranks_counts_users(page: Page) -> None:
+    cells = page.figure("figure-layer-ranks")
+    assert cells["layout"]["yaxis"]["ticktext"] == ["8", "32"]
+    assert cells["data"][0]["z"] == [[1, 1, None, 1, None, None], [None, None, 1, None, None, None]]
 
 
 def test_a_password_of_the_database_is_not_shown(page: Page) -> None:

@@ -64,3 +64,12 @@ def test_without_a_user_nothing_of_theirs_is_left(tmp_path: Path) -> None:
     assert made.gain.loss == ((2.5, 5.1), (None, 5.0))
     assert made.gain.recall == ((0.6, 0.1), (None, 0.1))
     assert len(results().without("<i>quiet</i>").left_out) == 0
+
+
+def test_results_of_before_memories_were_looked_into_are_loaded(tmp_path: Path) -> None:
+    path = save(results(), tmp_path)
+    content = json.loads(path.read_text())
+    for user in content["users"]:
+        del user["inside"]
+    path.write_text(json.dumps(content))
+    assert [user.inside for user in load(tmp_path).users] == [None] * 3

@@ -183,6 +183,15 @@ def test_a_winner_is_published_with_its_result(
     history = Histories.open(folder.data).load(tiny_run.USERS[0])
     validation = {item.response for item in split(history).validation}
     assert {example.reference for example in result.examples} <= validation
+    assert result.inside is not None
+    gain = result.anchor.loss_nats - result.winner.loss_nats
+    assert result.inside.gain_nats == pytest.approx(gain, abs=1e-4)
+    assert result.inside.places == result.winner.token_count
+    risen = result.inside.risen
+    assert all(
+        token.text and token.text in " ".join(validation) + "<|endoftext|>" for token in risen
+    )
+    assert sum(result.inside.share(token) or 0 for token in risen) > 0
 
 
 def test_a_winner_that_does_not_beat_the_base_is_the_base(
@@ -191,6 +200,8 @@ def test_a_winner_that_does_not_beat_the_base_is_the_base(
     bench.add_winner("base", digests[1], BASE_CONFIG, 0, None)
     assert worked(bench)["base"][-1]["kind"] == "base"
     assert Registry(folder.registry).current(tiny_run.USERS[1]).reason == WINNER_IS_BASE
+    stored = json.loads((folder.winners / f"{digests[1]}.json").read_text())
+    assert stored["inside"] is None
     bench.add_winner("base", digests[1], BASE_CONFIG, 0, "full training failed: why")
     worked(bench)
     assert "full training" in str(Registry(folder.registry).current(tiny_run.USERS[1]).reason)
