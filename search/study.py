@@ -28,9 +28,9 @@ from optuna.trial import TrialState
 
 from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
-from search.samplers import Evidence, Observation, Proposal
+from search.samplers import Evidence, Known, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
-from search.storage import STATES, Known, Trial, created, from_stored, template
+from search.storage import STATES, Trial, created, from_stored, template
 
 REFERENCE = "reference_point"
 PORTFOLIO = "portfolio"
@@ -148,9 +148,8 @@ class Study:
     def winner(self, without: Container[int] = ()) -> Trial:
         """The trial to publish by `pareto.winner`; the anchor where nothing beats the base.
 
-        The anchor's `measured` must hold `item_count`, the validation items that ROUGE-L was
-        measured on; a trial's `rouge_l_error` is its standard error over them. Trials numbered in
-        `without` are passed over.
+        The anchor's `measured` must hold `item_count`, the validation items of ROUGE-L, and a
+        trial's `rouge_l_error` its standard error over them. Those in `without` are passed over.
 
         Raises:
             ValueError: the anchor has not come back.
@@ -229,11 +228,7 @@ class Study:
         return self._finish(number, TrialState.COMPLETE, given, attributes)
 
     def fail(self, number: int, reason: str) -> Trial:
-        """A pending trial, failed: its configuration is forbidden from now on.
-
-        Raises:
-            KeyError: there is no such trial.
-        """
+        """A pending trial, failed: its configuration is forbidden from now on."""
         return self._finish(number, TrialState.FAIL, None, {"reason": reason})
 
     def stop(self, number: int, reason: str, measured: Mapping[str, Any] | None = None) -> Trial:
@@ -256,19 +251,11 @@ class Study:
         self.reference = found
         return found
 
-    def settle_portfolio(
-        self, configs: Sequence[MemoryConfig], sources: Sequence[int] = ()
-    ) -> None:
-        """Keeps what other users' studies advise; nothing changes once a memory was asked.
-
-        Args:
-            configs: what is advised.
-            sources: ids in the storage of the studies that it follows from. A name would outlive
-                a user who is forgotten.
-        """
+    def settle_portfolio(self, configs: Sequence[MemoryConfig], ids: Sequence[int] = ()) -> None:
+        """Keeps what studies of these ids advise; nothing changes once a memory was asked."""
         if self.is_new and configs:
-            if sources:
-                self._storage.set_study_user_attr(self._id, SOURCES, list(sources))
+            if ids:  # a name would outlive a user who is forgotten
+                self._storage.set_study_user_attr(self._id, SOURCES, list(ids))
             self._storage.set_study_user_attr(self._id, PORTFOLIO, [c.to_json() for c in configs])
             self.portfolio = tuple(configs)
 
