@@ -11,8 +11,7 @@ The first trial is the *anchor*: the base itself, which a winner has to beat. `c
 the order of asking (trial numbers), not of coming back: samplers see the same sequence after a
 resume. The reference point is set once and never moves.
 
-A study is read at opening and has one writer; others may read its storage. Its name is the user's
-digest, and nothing else of the user is stored.
+A study is read at opening and has one writer; others may read. Its name is the user's digest.
 """
 
 import json
@@ -80,8 +79,7 @@ class Study:
             base: what the memories are trained on; told when the study is made, and not compared.
 
         Raises:
-            ValueError: it was made with another space, other objectives or by another version, or
-                it is damaged.
+            ValueError: it is of another space, other objectives or another version, or damaged.
         """
         wanted = header.of(space, objectives)
         try:
@@ -186,8 +184,7 @@ class Study:
         """A new trial, stored as pending before it is returned.
 
         Args:
-            proposal: what to try, and who proposed it.
-            seed: the trial's own.
+            proposal: what to try, and who proposed it; `seed`: the trial's own.
             parameters: trainable parameters of this configuration.
             known: what it was made from, where that is not what is known now.
 
@@ -212,8 +209,7 @@ class Study:
 
         Args:
             number: of the trial.
-            values: one for each objective, in natural units.
-            measured: what else was measured, as JSON.
+            values: one for each objective, in natural units; `measured`: what else, as JSON.
 
         Raises:
             KeyError: there is no such trial.
@@ -239,8 +235,7 @@ class Study:
     def settle_reference(self, initial: int) -> tuple[float, ...] | None:
         """The reference point, set for good at the first call after the initial design.
 
-        None as long as fewer than `initial` memories were asked, or the anchor and two memories
-        have not come back.
+        None until `initial` memories were asked, and the anchor and two memories have come back.
         """
         rows = [trial.values or () for trial in self._memories()]
         asked, anchor = len(self._trials) - 1, self.anchor
