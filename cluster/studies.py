@@ -24,9 +24,9 @@ from cluster.experiment import seed_of
 from search.evidence import earlier
 from search.pareto import LOSS, ROUGE_L
 from search.patience import Say
-from search.samplers import Evidence, Proposal, SamplerSettings
+from search.samplers import Evidence, Known, Proposal, SamplerSettings
 from search.space import MemoryConfig, SearchSpace
-from search.storage import Known, Trial, reopen_storage
+from search.storage import Trial, reopen_storage
 from search.study import Study
 
 OBJECTIVES = (LOSS, ROUGE_L)

@@ -24,9 +24,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import SQLAlchemyError
 
 LIMIT_SECONDS = 600.0  # that a database may be away
 PAUSE_SECONDS = 1.0  # between two tries
@@ -82,7 +84,7 @@ class Patience:
         while True:
             try:
                 found = work()
-            except Exception as error:
+            except (SQLAlchemyError, StorageInternalError, BrokenOff, ValueError) as error:
                 if not (why := _passing(error)):
                     raise
                 self._wait(why, error)

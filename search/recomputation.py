@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from search.samplers import Observation, Proposal, Sampler
+from search.samplers import Known, Observation, Proposal, Sampler
 from search.space import BASE_CONFIG
-from search.storage import Known, Trial
+from search.storage import Trial
 from search.study import Study
 
 SAME_GAIN = 1e-6  # relative: another machine, or other threads, may round otherwise

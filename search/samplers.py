@@ -70,6 +70,17 @@ class Proposal:
     gain: float | None = None
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a proposal was made from: its study's first trials, by number, as far as they were told.
+
+    With the study's space, seed and portfolio that is all, so that any proposal can be made again.
+    """
+
+    asked: int  # how many trials there were, the anchor among them
+    pending: tuple[int, ...]  # those of them that had no end
+
+
 class Sampler(Protocol):
     """Proposes configurations; a pure function of its arguments."""
 

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.pareto import LOSS, ROUGE_L, Candidate, Objective
 from search.patience import Patience, PatientStorage, Say
-from search.samplers import Proposal
+from search.samplers import Known, Proposal
 from search.space import MemoryConfig, SearchSpace
 
 BITS = 53  # of an integer that a double holds exactly
@@ -54,17 +54,6 @@ STATES: Mapping[TrialState, State] = {
     TrialState.FAIL: "failed",
     TrialState.PRUNED: "stopped",
 }
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a proposal was made from: its study's first trials, by number, as far as they were told.
-
-    With the study's space, seed and portfolio that is all, so that any proposal can be made again.
-    """
-
-    asked: int  # how many trials there were, the anchor among them
-    pending: tuple[int, ...]  # those of them that had no end
 
 
 @dataclass(frozen=True)

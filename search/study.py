@@ -11,8 +11,7 @@ The first trial is the *anchor*: the base itself, which a winner has to beat. `c
 the order of asking (trial numbers), not of coming back: samplers see the same sequence after a
 resume. The reference point is set once and never moves.
 
-A study is read at opening and has one writer; others may read its storage. Its name is the user's
-digest, and nothing else of the user is stored.
+A study is read at opening and has one writer; others may read. Its name is the user's digest.
 """
 
 import json
@@ -28,9 +27,9 @@ from optuna.trial import TrialState
 
 from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
-from search.samplers import Evidence, Observation, Proposal
+from search.samplers import Evidence, Known, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
-from search.storage import STATES, Known, Trial, created, from_stored, template
+from search.storage import STATES, Trial, created, from_stored, template
 
 REFERENCE = "reference_point"
 PORTFOLIO = "portfolio"
@@ -80,8 +79,7 @@ class Study:
             base: what the memories are trained on; told when the study is made, and not compared.
 
         Raises:
-            ValueError: it was made with another space, other objectives or by another version, or
-                it is damaged.
+            ValueError: it is of another space, other objectives or another version, or damaged.
         """
         wanted = header.of(space, objectives)
         try:
@@ -148,9 +146,8 @@ class Study:
     def winner(self, without: Container[int] = ()) -> Trial:
         """The trial to publish by `pareto.winner`; the anchor where nothing beats the base.
 
-        The anchor's `measured` must hold `item_count`, the validation items that ROUGE-L was
-        measured on; a trial's `rouge_l_error` is its standard error over them. Trials numbered in
-        `without` are passed over.
+        The anchor's `measured` must hold `item_count`, the validation items of ROUGE-L, and a
+        trial's `rouge_l_error` its standard error over them. Those in `without` are passed over.
 
         Raises:
             ValueError: the anchor has not come back.
@@ -187,8 +184,7 @@ class Study:
         """A new trial, stored as pending before it is returned.
 
         Args:
-            proposal: what to try, and who proposed it.
-            seed: the trial's own.
+            proposal: what to try, and who proposed it; `seed`: the trial's own.
             parameters: trainable parameters of this configuration.
             known: what it was made from, where that is not what is known now.
 
@@ -213,8 +209,7 @@ class Study:
 
         Args:
             number: of the trial.
-            values: one for each objective, in natural units.
-            measured: what else was measured, as JSON.
+            values: one for each objective, in natural units; `measured`: what else, as JSON.
 
         Raises:
             KeyError: there is no such trial.
@@ -229,11 +224,7 @@ class Study:
         return self._finish(number, TrialState.COMPLETE, given, attributes)
 
     def fail(self, number: int, reason: str) -> Trial:
-        """A pending trial, failed: its configuration is forbidden from now on.
-
-        Raises:
-            KeyError: there is no such trial.
-        """
+        """A pending trial, failed: its configuration is forbidden from now on."""
         return self._finish(number, TrialState.FAIL, None, {"reason": reason})
 
     def stop(self, number: int, reason: str, measured: Mapping[str, Any] | None = None) -> Trial:
@@ -244,8 +235,7 @@ class Study:
     def settle_reference(self, initial: int) -> tuple[float, ...] | None:
         """The reference point, set for good at the first call after the initial design.
 
-        None as long as fewer than `initial` memories were asked, or the anchor and two memories
-        have not come back.
+        None until `initial` memories were asked, and the anchor and two memories have come back.
         """
         rows = [trial.values or () for trial in self._memories()]
         asked, anchor = len(self._trials) - 1, self.anchor
@@ -256,19 +246,11 @@ class Study:
         self.reference = found
         return found
 
-    def settle_portfolio(
-        self, configs: Sequence[MemoryConfig], sources: Sequence[int] = ()
-    ) -> None:
-        """Keeps what other users' studies advise; nothing changes once a memory was asked.
-
-        Args:
-            configs: what is advised.
-            sources: ids in the storage of the studies that it follows from. A name would outlive
-                a user who is forgotten.
-        """
+    def settle_portfolio(self, configs: Sequence[MemoryConfig], ids: Sequence[int] = ()) -> None:
+        """Keeps what studies of these ids advise; nothing changes once a memory was asked."""
         if self.is_new and configs:
-            if sources:
-                self._storage.set_study_user_attr(self._id, SOURCES, list(sources))
+            if ids:  # a name would outlive a user who is forgotten
+                self._storage.set_study_user_attr(self._id, SOURCES, list(ids))
             self._storage.set_study_user_attr(self._id, PORTFOLIO, [c.to_json() for c in configs])
             self.portfolio = tuple(configs)
 

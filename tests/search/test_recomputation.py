@@ -6,8 +6,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from search.recomputation import differences
-from search.samplers import Proposal, Sampler, SamplerSettings, make_sampler
-from search.storage import Known
+from search.samplers import Known, Proposal, Sampler, SamplerSettings, make_sampler
 from search.study import Study
 from tests.search.begun import CONFIGS, NAME, begun, opened
 from tests.search.planted import OBJECTIVES, SPACE, planted
