@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cluster.experiment import experiment_from, flags
+from cluster.judge import Endpoint, JudgeModel, JudgeUrl
 
 if TYPE_CHECKING:
     from models.registry import Registry, UnknownUser
@@ -152,6 +153,8 @@ def compare(
     epoch_tokens: Annotated[int | None, typer.Option(help="As for search; 8192.")] = None,
     slots: Annotated[int | None, typer.Option(help="Most trainings' places at once.")] = None,
     address: Address = None,
+    judge: JudgeUrl = None,
+    judge_model: JudgeModel = None,
 ) -> None:
     """Measure a run on its test words; or methods against each other, on equal terms.
 
@@ -167,10 +170,12 @@ def compare(
     of_methods = {name: value for name, value in set_for_methods.items() if value is not None}
     given = {"data": data, "base": base, "methods": methods}
     if run is not None:
-        alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address}
-        refuse_with("--run", alone)
+        alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address,
+                 "judge": judge}  # fmt: skip
         from cluster.compare import compare as measure
+        from cluster.terms import refuse_with
 
+        refuse_with("--run", alone)
         measure(run, seed, strangers, out, items)
         return
     if data is None or base is None or methods is None or out is None:
@@ -180,8 +185,11 @@ def compare(
     from cluster.terms import Terms
 
     terms = Terms(data, base, methods_of(methods), seed=seed, items=items, **of_methods)
+    if (judge is None) != (judge_model is None):
+        raise ValueError("expected --judge URL and --judge-model MODEL together, got one of them")
+    endpoint = Endpoint(judge, judge_model) if judge and judge_model else None
     try:
-        contest(terms, out, reference or CONTROL, address, slots)
+        contest(terms, out, reference or CONTROL, address, slots, judge=endpoint)
     except KeyboardInterrupt:
         typer.echo("interrupted: go on with the same command", err=True)
         raise typer.Exit(130) from None
@@ -271,17 +279,6 @@ def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
 
     RunFolder(run).check()
     return Registry(RunFolder(run).registry), UnknownUser
-
-
-def refuse_with(form: str, given: dict[str, Any]) -> None:
-    """Refuses flags that have no meaning with another.
-
-    Raises:
-        ValueError: names those that were given.
-    """
-    wrong = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)}: has no meaning with {form}; leave it out")
 
 
 def main() -> None:

@@ -49,5 +49,6 @@ tally.py        from all outcomes to the standing
 standing.py     how methods stand: values, differences, intervals; standing_text prints it
 judge.py        which of two answers is better, asked of an endpoint
 win_rate.py     how often one method wins against another by a judge
+verdicts.py     that, for every row of a comparison
 submit.py       a search as a job on a cluster
 """

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from cluster.effort import Effort
 from cluster.entrant import CONTROL, Entrant, entrants
 from cluster.folder import RunFolder
 from cluster.groundwork import Contest, prepared
+from cluster.judge import Endpoint
 from cluster.preparation import held
 from cluster.progress import Progress
 from cluster.results import write_private
@@ -37,6 +39,7 @@ from cluster.tally import standing_of
 from cluster.terms import Terms
 from cluster.tuning import refusal
 from cluster.unit import BASE, ORIGINAL, Line, Outcome, Unit, told
+from cluster.verdicts import win_rates
 from models.precision import packer_bytes
 
 JSON_NAME, MARKDOWN_NAME = "compare.json", "compare.md"
@@ -49,6 +52,7 @@ def contest(
     address: str | None = None,
     slots: int | None = None,
     console: Console | None = None,
+    judge: Endpoint | None = None,
 ) -> Standing:
     """Compares methods, or goes on with it; prints a table and writes compare.json and compare.md.
 
@@ -59,6 +63,7 @@ def contest(
         address: an existing Ray cluster; None starts one here for as long as it takes.
         slots: places of an embedded Ray.
         console: where to print; the standard output if not given.
+        judge: whom to ask which answers are better; None sends nothing to anybody.
 
     Raises:
         ValueError, OSError: something given can't work; nothing that was done is lost.
@@ -85,6 +90,10 @@ def contest(
                 broken = _worked(begun, ground, progress)
             folder.remove_temporary()
         standing = standing_of(terms, folder.path, rows, reference, broken)
+        if judge is not None:
+            others = [row.label for row in standing.rows if row.trials and row.label != reference]
+            found = win_rates(terms, folder, others, reference, judge)
+            standing = replace(standing, win_rates=found)
         write_private(folder.path / JSON_NAME, standing_text.as_json(standing))
         write_private(folder.path / MARKDOWN_NAME, standing_text.markdown(standing))
     standing_text.show(standing, console)

@@ -19,7 +19,8 @@ from cluster.entrant import Entrant, configuration_of
 from cluster.results import Measured
 from cluster.trainings import Trained
 from cluster.tuning import best_of
-from cluster.unit import Unit, told
+from cluster.unit import BASE, Unit, told
+from cluster.verdicts import keep
 from models.catalog import personalizer
 from models.history import Histories
 from models.personalizer import UserState
@@ -46,6 +47,9 @@ def untrained(arena: Arena, unit: Unit) -> Own:
         }
         for digest, own in zip(digests, scores, strict=True)
     }
+    if unit.entrant == BASE:
+        said = zip(digests, scores, strict=True)
+        keep(arena.folder.path, unit, {digest: own.answers for digest, own in said})
     return {"users": users, "anchors": anchors_of(list(subjects.values()), arena.terms.seed)}
 
 
@@ -72,6 +76,8 @@ def final(arena: Arena, unit: Unit) -> Own:
         good = {d: trained.states[d] for d, own in users.items() if "measured" in own}
         content["stored_bytes"] = _published(arena, entrant, good, wanted.keys())
         content["pace"] = _pace(arena, good, subjects)
+        said = {d: own.answers for d in good if isinstance(own := found[d], Scores)}
+        keep(arena.folder.path, unit, said)
     return content
 
 

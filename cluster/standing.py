@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from cluster.comparison import METRICS, Metric
+from cluster.win_rate import WinRate
 from models.gain import paired_interval
 
 TIE = 5e-4  # what rounds to nothing as it is printed: 0.001 nats, 0.1 points
@@ -84,7 +85,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Standing:
-    """A whole comparison. `left_out` says of each entrant without a row why."""
+    """A whole comparison.
+
+    `left_out` says of each entrant without a row why; `win_rates` are against the reference, by
+    label, where a judge was asked.
+    """
 
     reference: str
     rows: tuple[Row, ...]
@@ -93,6 +98,7 @@ class Standing:
     chance: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     population: Mapping[str, Any] | None = None
+    win_rates: Mapping[str, WinRate] = field(default_factory=dict)
     commits: tuple[str, ...] = ()
     items: int = 0
     cpu_seconds: float = 0.0

@@ -111,6 +111,8 @@ def introduction(standing: Standing) -> list[str]:
 def grids(standing: Standing) -> list[Grid]:
     """All tables."""
     tables = [_means(standing), *(_differences(standing, m) for m in standing.metrics)]
+    if standing.win_rates:
+        tables.append(_verdicts(standing))
     entrants = [row for row in standing.rows if row.trials]
     tables += [_efforts(entrants), _costs(entrants, _OWN, _OWN_TITLE)]
     if sharing := [row for row in entrants if row.cost.shared_times]:
@@ -146,6 +148,31 @@ def _differences(standing: Standing, metric: Metric) -> Grid:
     better = "less" if metric.less_is_better else "more"
     title = f"{metric.name} less that of {standing.reference}, {better} is better"
     return Grid(title, ("method", "mean", "95 %", "wins", "ties", "losses"), tuple(rows))
+
+
+def _verdicts(standing: Standing) -> Grid:
+    rows = [
+        (
+            label,
+            wording.percent(found.rate),
+            f"[{wording.percent(found.low)}, {wording.percent(found.high)}]",
+            *map(str, (found.wins, found.ties, found.losses, found.contradictions)),
+            f"{found.unreadable} of {found.replies}",
+        )
+        for label, found in standing.win_rates.items()
+    ]
+    headings = (
+        "method",
+        "win rate",
+        "95 %",
+        "wins",
+        "ties",
+        "losses",
+        "contradicted",
+        "unreadable",
+    )
+    title = f"By a judge against {standing.reference}, first seed; 50 is even"
+    return Grid(title, headings, tuple(rows))
 
 
 def _told(metric: Metric, found: Difference | None) -> tuple[str, ...]:

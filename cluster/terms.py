@@ -94,3 +94,14 @@ class Terms:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def refuse_with(form: str, given: dict[str, Any]) -> None:
+    """Refuses flags that have no meaning with another.
+
+    Raises:
+        ValueError: names those that were given.
+    """
+    wrong = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: has no meaning with {form}; leave it out")

@@ -14,14 +14,17 @@ from rich.console import Console
 from cluster.contest import contest
 from cluster.entrant import entrants
 from cluster.folder import RunFolder
+from cluster.judge import Endpoint
 from cluster.standing import Standing
 from cluster.tally import standing_of
 from cluster.terms import Terms
 from cluster.tuning import best_of
 from cluster.unit import BASE, ORIGINAL, Unit, Units, told
 from cluster.users import Choice
+from cluster.verdicts import answers_of
 from models.registry import Registry
 from tests.cluster import tiny_contest
+from tests.cluster.judges import serving
 from tests.cluster.tiny_contest import CODE, OTHERS, USERS
 
 
@@ -156,6 +159,21 @@ def test_the_same_command_again_computes_nothing(compared: Done) -> None:
     assert [(file.name, file.stat().st_mtime_ns) for file in after] == before
     assert standing == compared.standing
     assert "trial 1," not in printed
+
+
+def test_a_judge_is_asked_about_every_answer_and_nobody_else_is(compared: Done) -> None:
+    with serving(lambda said: "B" if "much" in said["B"] else "A") as served:
+        endpoint = Endpoint(served.url, "rule")
+        standing, printed = run(compared.terms, compared.out, judge=endpoint)
+    (found,) = standing.win_rates.values()
+    assert list(standing.win_rates) == ["milp"]
+    duels = found.wins + found.ties + found.losses
+    assert duels == sum(len(texts) for texts in answers_of(compared.out, "milp").values())
+    assert found.replies == len(served.asked) > 0
+    assert any(CODE in said["true answer"] for said in served.asked)
+    assert "By a judge against none" in printed
+    assert json.loads((compared.out / "compare.json").read_text())["win_rates"]["milp"]
+    assert run(compared.terms, compared.out)[0] == compared.standing
 
 
 def test_another_reference_is_another_table_of_the_same_outcomes(compared: Done) -> None:
