@@ -38,6 +38,10 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped here
         self._trials_of, self._stop, self._rule = trials_of, stop, rule or StoppingRule()
         self._ended: dict[int, Ended] = {}  # by the trial's id in the storage
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles its scheduler, and the studies are the truth."""
+        return {}
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> Any:
         """Whether the trial goes on from this checkpoint."""
         if result["done"]:
