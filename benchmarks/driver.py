@@ -20,16 +20,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 import ray
 from rich.console import Console
 
+from benchmarks.driver_figures import WHOLE, Sample, figures
 from benchmarks.stand_in import StandIn
 from cluster import schedule, shard
 from cluster.asker import start_askers
@@ -50,21 +50,7 @@ from search.study import Study
 
 LAYERS, PER_RANK = 16, 2000
 PERIOD_SECONDS = 1.0
-WHOLE = "driver and controllers, CPU ms a trial"
 CONTROLLER = "ray::timed_shard"
-PART = 1000  # trials whose cost is compared, the first ones with the last
-
-
-@dataclass(frozen=True)
-class Sample:
-    """At one moment: trials told, and what driver and controllers hold and have spent."""
-
-    told: int
-    driver_bytes: int
-    shard_bytes: int  # of the largest controller
-    cpu_seconds: float
-    processes: int  # below the driver, Ray's own among them
-    workers: int  # of these: controllers, askers, packers and trials, at work or idle
 
 
 class TimedSearcher(StudySearcher):
@@ -234,7 +220,7 @@ def searched(given: argparse.Namespace) -> dict[str, Any]:
     (given.out / "samples.json").write_text(json.dumps([asdict(s) for s in watch.samples]))
     (given.out / "held.json").write_text(json.dumps(work.held_bytes))
     trials = given.users * given.trials
-    return _figures(watch.samples, work.held_bytes, times, trials, seconds)
+    return figures(watch.samples, work.held_bytes, times, trials, seconds)
 
 
 def _watched(
@@ -288,42 +274,6 @@ def check(storage: str, digests: Sequence[str], trials: int) -> None:
             raise RuntimeError(f"expected {trials} completed trials of a user, got {len(found)}")
         if len({trial.config for trial in found}) != len(found):
             raise RuntimeError("expected every configuration of a user once")
-
-
-def _figures(
-    samples: Sequence[Sample],
-    held_bytes: Sequence[int],
-    suggest: Sequence[float],
-    trials: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """What is printed: milliseconds of the processor a trial, memory, and the slowest answers."""
-    early = [s for s in samples if s.told <= max(PART, samples[0].told)]
-    late = [s for s in samples if s.told >= trials - PART]
-    return {
-        "trials": trials,
-        "trials per second": round(trials / seconds, 1),
-        WHOLE: _ms(samples[0], samples[-1]),
-        f"the same, first {PART}": _ms(early[0], early[-1]),
-        f"the same, last {PART}": _ms(late[0], late[-1]),
-        "suggest, 99 of 100 within ms": round(1e3 * float(np.quantile(suggest, 0.99)), 1),
-        "shards": len(held_bytes),
-        "driver MB after the first shard": held_bytes[0] // 10**6,
-        "driver MB after any later one, most": max(held_bytes) // 10**6,
-        "driver grew after the first shard by %": _percent(held_bytes),
-        "largest controller MB": max(s.shard_bytes for s in samples) // 10**6,
-        "processes, most": max(s.processes for s in samples),
-        "controllers, askers, packers and trial processes, most": max(s.workers for s in samples),
-    }
-
-
-def _percent(held_bytes: Sequence[int]) -> float:
-    return round(100 * (max(held_bytes) / held_bytes[0] - 1), 1)
-
-
-def _ms(first: Sample, last: Sample) -> float:
-    done = max(1, last.told - first.told)
-    return round(1e3 * (last.cpu_seconds - first.cpu_seconds) / done, 1)
 
 
 def no_op(trials: int, slots: int, out: Path) -> float:

@@ -83,7 +83,7 @@ class Experiment:
     items: Annotated[int, "Most validation items answered and scored."] = 32
     dtype: Annotated[Dtype, "The base's numbers; auto: bfloat16 where it is native."] = "auto"
     recompute: Annotated[
-        bool, "Keep layers' inputs alone for the backward pass: less memory, a third slower."
+        bool, "Keep layers' inputs alone for the backward pass: less memory, one more forward."
     ] = False
     slots: Annotated[int | None, "Trials at once: 4 on a CPU, 16 on each GPU."] = None
 

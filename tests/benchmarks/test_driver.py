@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.driver import WHOLE, Sample, _figures
+from benchmarks.driver_figures import WHOLE, Sample, figures
 from benchmarks.problem import MadeUpProblem
 from benchmarks.stand_in import RELATED, STEPS, StandIn
 from search.space import BASE_CONFIG, MemoryConfig
@@ -59,7 +59,7 @@ def test_figures_of_the_first_and_the_last_thousand_trials() -> None:
         for place, (count, seconds) in enumerate(zip(told, spent, strict=True))
     ]
     held = [10**8, 11 * 10**7, 10**8]
-    found = _figures(samples, held, [0.001] * 90 + [0.2] * 10, 3000, 100.0)
+    found = figures(samples, held, [0.001] * 90 + [0.2] * 10, 3000, 100.0)
     assert found["trials per second"] == 30
     assert found["driver and controllers, CPU ms a trial"] == pytest.approx(10 / 3, abs=0.05)
     assert found["the same, first 1000"] == 2
