@@ -35,12 +35,14 @@ from cluster import schedule, shard
 from cluster.asker import start_askers
 from cluster.budget import Rules
 from cluster.connection import SLOT, connected
+from cluster.controllers import Controller, Controllers
 from cluster.experiment import seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
 from cluster.progress import Progress
 from cluster.searcher import StudySearcher
 from cluster.shard import ShardPlan
+from cluster.streams import Event
 from cluster.studies import SearchPlan
 from cluster.trial import Trial
 from search.samplers import SAMPLERS, SamplerSettings
@@ -50,7 +52,7 @@ from search.study import Study
 
 LAYERS, PER_RANK = 16, 2000
 PERIOD_SECONDS = 1.0
-CONTROLLER = "ray::timed_shard"
+CONTROLLER = "ray::TimedController"
 
 
 class TimedSearcher(StudySearcher):
@@ -73,13 +75,16 @@ class TimedSearcher(StudySearcher):
 searchers: list[TimedSearcher] = []
 
 
-def timed_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """A shard as it is, but for the clock around `suggest`."""
-    searchers.clear()
-    vars(shard)["StudySearcher"] = TimedSearcher
-    yield from shard._run_shard(plan, askers)
-    file = plan.run / f"suggest-{plan.name}.json"
-    file.write_text(json.dumps([s for one in searchers for s in one.seconds]), encoding="utf-8")
+class TimedController(Controller):
+    """Runs shards as they are, but for the clock around `suggest`."""
+
+    def run(self, plan: ShardPlan, askers: Sequence[Any]) -> Iterator[list[Event]]:
+        """One shard."""
+        searchers.clear()
+        vars(shard)["StudySearcher"] = TimedSearcher
+        yield from super().run(plan, askers)
+        file = plan.run / f"suggest-{plan.name}.json"
+        file.write_text(json.dumps([s for one in searchers for s in one.seconds]), encoding="utf-8")
 
 
 class WatchedSchedule(schedule.Schedule):
@@ -227,8 +232,6 @@ def _watched(
     plan: ShardPlan, given: argparse.Namespace, progress: Counting
 ) -> tuple[Watch, WatchedSchedule]:
     """Runs the search on a Ray of its own."""
-    remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming")
-    vars(schedule)["run_shard"] = remote(timed_shard)
     name, note = f"bench-{secrets.token_hex(4)}", RunFolder(plan.run).remember_temporary
     with connected(None, given.slots, name, note, float("inf")) as ground:
         users = {digest: number for number, digest in enumerate(plan.seeds)}
@@ -236,7 +239,7 @@ def _watched(
         packer = start_packer(0, build, plan.run, ground.whole.options)
         ray.get(packer.waiting.remote(""))
         askers = start_askers(given.askers, plan.search.sampler)
-        work = WatchedSchedule(plan, askers, progress)
+        work = WatchedSchedule(plan, Controllers(askers, TimedController), progress)
         with Watch(progress) as watch:
             work.run()
     return watch, work

@@ -21,7 +21,8 @@ budget.py       who gets the next trial, and when a search is over
 studies.py      the studies of a shard's users: asking and telling
 searcher.py     Tune searcher over the studies of many users
 stopping.py     Tune scheduler that stops trials that are not worth finishing
-shard.py        the Tune controller of some users, in a process of its own
+shard.py        the Tune controller of some users
+controllers.py  processes for one shard after another
 shared.py       what users share, learned before the search
 streams.py      many Ray streams followed at once
 progress.py     how far each user is, as a table or as lines
