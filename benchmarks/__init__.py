@@ -29,6 +29,8 @@ budget              a total of trials shared alike, and by what the next one pro
 stopping            what stopping trials early saves and costs, on recorded trials
 driver              what a search costs beside its training, by thousands of trials
 driver_kills        the same killed at random moments: what is lost, what comes out else
+    driver_watch        processes sampled while they work
+    driver_figures      what the samples say
     stand_in            a packer's bench that takes milliseconds
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device

@@ -1,8 +1,8 @@
 """What a search costs its driver: thousands of trials through the real Tune, searcher and studies.
 
 Training is a stand-in of milliseconds (`stand_in.py`); shards, askers, packer, trial actors, the
-database and the schedule are those of `milpa search`. Beside it, in the same command, as many
-trials of a trainable that does nothing, with Tune alone: what a driver costs whatever it drives.
+database and the schedule are those of `milpa search`. Beside it, in the same command, trials of a
+trainable that does nothing, with Tune alone: what a driver costs whatever it drives.
 
     python -m benchmarks.driver --users 500 --trials 20 --out DIR [--storage postgresql://...]
 
@@ -17,19 +17,19 @@ import json
 import secrets
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import ray
 from rich.console import Console
 
-from benchmarks.driver_figures import WHOLE, Sample, figures
+from benchmarks.driver_figures import WHOLE, figures
+from benchmarks.driver_watch import Watch
 from benchmarks.stand_in import StandIn
 from cluster import schedule, shard
 from cluster.asker import start_askers
@@ -51,8 +51,6 @@ from search.storage import open_storage, sqlite_url
 from search.study import Study
 
 LAYERS, PER_RANK = 16, 2000
-PERIOD_SECONDS = 1.0
-CONTROLLER = "ray::TimedController"
 
 
 class TimedSearcher(StudySearcher):
@@ -113,60 +111,11 @@ class Counting(Progress):
         self.count += not event["is_anchor"]
 
 
-class Watch:
-    """Samples this process and the controllers below it until it is left."""
-
-    def __init__(self, progress: Counting) -> None:
-        self.samples: list[Sample] = []
-        self._progress, self._spent = progress, dict[int, float]()
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._left.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._left.wait(PERIOD_SECONDS):
-            self.samples.append(self._sample())
-
-    def _sample(self) -> Sample:
-        driver = psutil.Process()
-        below = driver.children(recursive=True)
-        held, workers = [0], 0
-        for process in (driver, *below):
-            try:
-                title = title_of(process)
-                workers += title.startswith("ray::") and "Agent" not in title
-                if process.pid != driver.pid and CONTROLLER not in title:
-                    continue
-                times = process.cpu_times()
-                self._spent[process.pid] = times.user + times.system
-                if process.pid != driver.pid:
-                    held.append(process.memory_info().rss)
-            except psutil.Error:  # it has ended
-                continue
-        rss = driver.memory_info().rss
-        spent = sum(self._spent.values())
-        return Sample(self._progress.count, rss, max(held), spent, len(below), workers)
-
-
-def title_of(process: psutil.Process) -> str:
-    """What a process calls itself; nothing when it has ended."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     if given.no_op:
-        print(json.dumps(no_op(given.users * given.trials, given.slots, given.out)))
+        trials = min(given.no_op_trials, given.users * given.trials)
+        print(json.dumps(no_op(trials, given.slots, given.out)))
         return
     given.out.mkdir(parents=True, exist_ok=given.part)
     found = searched(given)
@@ -194,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--storage", help="an address; else a file in the output folder")
     parser.add_argument("--transfer", action="store_true", help="learn from earlier users")
     parser.add_argument("--part", action="store_true", help="go on with what is there")
+    parser.add_argument("--no-op-trials", type=int, default=2000, help="at most, of Tune alone")
     parser.add_argument("--no-op", action="store_true", help="Tune alone")
     return parser
 
@@ -240,7 +190,7 @@ def _watched(
         ray.get(packer.waiting.remote(""))
         askers = start_askers(given.askers, plan.search.sampler)
         work = WatchedSchedule(plan, Controllers(askers, TimedController), progress)
-        with Watch(progress) as watch:
+        with Watch(lambda: progress.count) as watch:
             work.run()
     return watch, work
 
