@@ -244,7 +244,7 @@ def withdraw(run: Run, user: User) -> None:
 
 @app.command()
 def forget(run: Run, user: User) -> None:
-    """Remove a user from a run: registry, studies, results, report and data."""
+    """Remove a user from a run or a comparison: registries, records, answers, report and data."""
     from cluster.forget import forget as remove
 
     for line in remove(run, user):
