@@ -125,9 +125,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN if not given.")] = None,
     seed: Seed = 0,
     items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
-    strangers: Annotated[
-        int | None, typer.Option(help="With --run: strangers' for each user; 4.")
-    ] = None,
+    strangers: Annotated[int | None, typer.Option(help="With --run: strangers a user; 4.")] = None,
     users: Annotated[int | None, typer.Option(help="How many users are compared; 12.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,

@@ -11,9 +11,9 @@ history told it.
 
 `against strangers` is the same difference to the method under other strangers' histories. A method
 that beats its control and not those gains by what every history of these data has in common, which
-is no leak: what it stands on had not learned that yet. One that beats both has a leak. For a method
-that shares something the two are the same. For others it costs as many trainings a user and seed as
-there are strangers, beside those of the comparison.
+is no leak: what it stands on had not learned that yet. One that beats both has a leak, or luck: by
+chance alone every fortieth interval lies below 0. For a method that shares something the two are
+the same. For others the second costs as many trainings a user and seed as there are strangers.
 
 With `--own` nothing is permuted. That is the check of the check: methods that learn from a history
 have to beat their controls then.

@@ -58,7 +58,10 @@ def write(histories: Histories, users: Sequence[str], folder: Path) -> dict[str,
     found = {user: histories.load(user) for user in users}
     parts = {user: split(history) for user, history in found.items()}
     if not all(part.by_session for part in parts.values()):
-        raise ValueError("expected users whose histories are split between sessions, got others")
+        raise ValueError(
+            "--users: expected users whose histories can be split between sessions, got others: "
+            "give fewer"
+        )
     aside = folder.with_name(f".{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     given = partners({user: _pairs(part.train) for user, part in parts.items()})
