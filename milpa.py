@@ -125,7 +125,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN if not given.")] = None,
     seed: Seed = 0,
     items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
-    strangers: Annotated[int, typer.Option(help="With --run: strangers' for each user.")] = 4,
+    strangers: Annotated[int | None, typer.Option(help="With --run: strangers a user; 4.")] = None,
     users: Annotated[int | None, typer.Option(help="How many users are compared; 12.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,
@@ -169,17 +169,20 @@ def compare(
     }  # fmt: skip
     of_methods = {name: value for name, value in set_for_methods.items() if value is not None}
     given = {"data": data, "base": base, "methods": methods}
+    from cluster.terms import refuse_with
+
     if run is not None:
         alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address,
-                 "judge": judge}  # fmt: skip
+                 "judge": judge, "judge_model": judge_model}  # fmt: skip
+        from cluster.compare import STRANGERS
         from cluster.compare import compare as measure
-        from cluster.terms import refuse_with
 
         refuse_with("--run", alone)
-        measure(run, seed, strangers, out, items)
+        measure(run, seed, STRANGERS if strangers is None else strangers, out, items)
         return
     if data is None or base is None or methods is None or out is None:
         raise ValueError("expected --run RUN, or --data, --base, --methods and --out together")
+    refuse_with("--data", {"strangers": strangers})
     from cluster.contest import contest
     from cluster.entrant import CONTROL, methods_of
     from cluster.terms import Terms
@@ -239,7 +242,7 @@ def withdraw(run: Run, user: User) -> None:
 
 @app.command()
 def forget(run: Run, user: User) -> None:
-    """Remove a user from a run: registry, studies, results, report and data."""
+    """Remove a user from a run or a comparison: registries, records, answers, report and data."""
     from cluster.forget import forget as remove
 
     for line in remove(run, user):

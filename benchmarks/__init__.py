@@ -3,6 +3,9 @@
 real_users          a search and its comparison on users of a data set
 ablations           the paper's ablations on the same users and seeds
     ablation_table      each beside the whole space
+leaks               the comparison on permuted histories: no method may gain by a stranger's
+    permuted            such data
+    controls            what each method gives without the user's history
 history_length      a memory trained on the newest 25 to 100 % of a history
     history_figures     its table and plots
 training            what trials cost, against Tune with PEFT: `make bench-train`

@@ -29,7 +29,7 @@ progress.py     how far each user is, as a table or as lines
 repeats.py      a winner and its runner-up trained again with other seeds
 schedule.py     shard after shard, and every user's winner
 run.py          the whole way: histories, search, winners, registry, results, report
-forget.py       a user removed from a run
+forget.py       a user removed from a run or a comparison; forget_compared serves it
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
 compare.py      a run on the test split; comparison, comparison_text and grid serve it
