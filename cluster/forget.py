@@ -72,8 +72,6 @@ def _study(folder: RunFolder, digest: str) -> str:
 
 
 def _results(folder: RunFolder, user_id: str) -> str:
-    for name in ("compare.json", "compare.md"):
-        (folder.path / name).unlink(missing_ok=True)
     if not (folder.path / results.FILE_NAME).is_file():
         return ""
     found = results.load(folder.path)
@@ -103,9 +101,16 @@ def _data(folder: RunFolder, user_id: str) -> str:
         if place.is_dir():
             histories = Histories.open(place)
             if user_id in histories.pair_counts:
+                _tables(folder)
                 histories.forget(user_id)
                 removed += 1
     return "removed from the data" if removed else ""
+
+
+def _tables(folder: RunFolder) -> None:
+    """Removes what a comparison found; before the data, which tell that this is still to be done."""
+    for name in ("compare.json", "compare.md"):
+        (folder.path / name).unlink(missing_ok=True)
 
 
 def _logs(folder: RunFolder, digest: str) -> str:

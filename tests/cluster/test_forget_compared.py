@@ -116,3 +116,11 @@ def test_a_comparison_that_is_worked_on_is_left_alone(run: Path) -> None:
         with pytest.raises(ValueError, match="another command works here"):
             forget(run, GONE)
     assert tiny_contest.texts_of(run) == before
+
+
+def test_nobody_known_by_that_name_changes_nothing(run: Path) -> None:
+    before = tiny_contest.texts_of(run)
+    with pytest.raises(ValueError, match="does not hold"):
+        forget(run, "nobody")
+    assert tiny_contest.texts_of(run) == before
+    assert (run / "compare.json").is_file()
