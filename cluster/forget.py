@@ -108,7 +108,7 @@ def _data(folder: RunFolder, user_id: str) -> str:
 
 
 def _tables(folder: RunFolder) -> None:
-    """Removes what a comparison found; before the data, which tell that this is still to be done."""
+    """Removes what a comparison found; before the data, which tell what is still to be done."""
     for name in ("compare.json", "compare.md"):
         (folder.path / name).unlink(missing_ok=True)
 
