@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -87,7 +87,11 @@ class Pool:
     def half(self, name: str) -> Pool:
         """The trials of one half, `tune` or `report`; of both, `all`."""
         chosen = [t for t in self.trials if name in ("all", _half_of(t.configuration))]
-        return Pool(self.base, tuple(chosen), self.noise)
+        return replace(self, trials=tuple(chosen))
+
+    def foreseen(self) -> Pool:
+        """The same, but each curve tells at its first checkpoint what loss the trial ends with."""
+        return replace(self, trials=tuple(_foreseen(trial) for trial in self.trials))
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,12 @@ def _trial(record: Record, rate: float, per_epoch: tuple[int, int]) -> Trial:
             steps += each
             curve.append(Checkpoint(stage, epoch + 1, steps, loss))
     return Trial(record.configuration(rate), Ended(record.loss, record.rouge_l, curve))
+
+
+def _foreseen(trial: Trial) -> Trial:
+    end = trial.ended
+    curve = [point._replace(loss_nats=end.loss_nats) for point in end.curve]
+    return replace(trial, ended=replace(end, curve=curve))
 
 
 def _steps_per_epoch(records: Sequence[Record]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """What stopping early saves and costs, on recorded trials: `search/stopping.py` replayed.
 
     python -m benchmarks.stopping --records FOLDER [FOLDER ...] [--trials 24] [--seeds 200]
-        [--sampler random] [--half report] [--fewest 5] [--worth 0.4]
+        [--sampler random] [--half report] [--fewest 5] [--worth 0.5]
+        [--foresight]
 
 Each folder is one of `benchmarks.record`, at a learning rate of its own, finished or not; together
 they are what a search may try. A search is run once to the end of every trial, and once with the
@@ -15,7 +16,8 @@ search with the rule goes on until it has spent the steps of the one without, an
 without is given no more steps than the rule spent.
 
 Recorded trials are cut in two by a digest of their configuration: choose a rule's settings on the
-half called `tune`, and report the other.
+half called `tune`, and report the other. With `--foresight` the rule is told at each trial's first
+checkpoint what loss it will end with: no rule that reads the loss can know more.
 """
 
 from __future__ import annotations
@@ -143,11 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--half", choices=("tune", "report", "all"), default="report")
     parser.add_argument("--fewest", type=int, nargs="+", default=[rule.fewest])
     parser.add_argument("--worth", type=float, nargs="+", default=[rule.worth])
+    parser.add_argument("--foresight", action="store_true")
     given = parser.parse_args(arguments)
     print(HEADER + "\n" + "|---" * (HEADER.count("|") - 1) + "|")
     settings = Settings(given.trials, given.seeds)
     for user, whole in pools([_folder(path) for path in given.records]).items():
         pool = whole.half(given.half)
+        if given.foresight:
+            pool = pool.foreseen()
 
         def order(seed: int, pool: Pool = pool) -> Order:
             if given.sampler == "random":

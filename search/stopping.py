@@ -94,7 +94,7 @@ class StoppingRule:
     """
 
     fewest: int = 5
-    worth: float = 0.4
+    worth: float = 0.5
     diverged_nats: float = 1.0
 
     def __post_init__(self) -> None:
