@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,13 +96,43 @@ class Pool:
         return replace(self, trials=tuple(_foreseen(trial) for trial in self.trials))
 
 
+class Begun(NamedTuple):
+    """A trial of a search: the steps spent on it, and whether it was stopped before its end."""
+
+    trial: Trial
+    steps: int
+    is_stopped: bool
+
+
 @dataclass(frozen=True)
 class Searched:
-    """A search's trials: those that ran to their end, how many did not, and the steps of all."""
+    """A search's trials, in the order they were begun."""
 
-    completed: tuple[Trial, ...]
-    stopped: int
-    steps: int
+    begun: tuple[Begun, ...]
+
+    @property
+    def completed(self) -> list[Trial]:
+        """Those that ran to their end."""
+        return [one.trial for one in self.begun if not one.is_stopped]
+
+    @property
+    def stopped(self) -> int:
+        """How many did not."""
+        return len(self.begun) - len(self.completed)
+
+    @property
+    def steps(self) -> int:
+        """Spent on all."""
+        return sum(one.steps for one in self.begun)
+
+    def first(self, trials: int) -> Searched:
+        """The search, had it ended with so many trials."""
+        return Searched(self.begun[:trials])
+
+    def within(self, steps: int) -> Searched:
+        """The search, had it begun no trial once so many steps were spent."""
+        before = accumulate((one.steps for one in self.begun), initial=0)
+        return Searched(tuple(o for o, n in zip(self.begun, before, strict=False) if n < steps))
 
 
 def values_of(trial: Trial) -> tuple[float, float]:
@@ -127,27 +159,20 @@ def pools(folders: Sequence[tuple[float, Sequence[Record]]]) -> dict[str, Pool]:
 
 
 def search(
-    pool: Pool,
-    order: Order,
-    rule: StoppingRule | None,
-    trials: int | None = None,
-    steps: int | None = None,
+    pool: Pool, order: Order, rule: StoppingRule | None, trials: int = 0, steps: int = 0
 ) -> Searched:
-    """One search, until so many trials were begun or so many steps were spent."""
+    """One search, until so many trials were begun and so many steps were spent."""
     seen = [Observation(BASE_CONFIG, pool.base)]
-    begun: list[tuple[Trial, bool]] = []
-    spent = 0
-    while (trials is None or len(begun) < trials) and (steps is None or spent < steps):
+    begun: list[Begun] = []
+    while len(begun) < trials or sum(one.steps for one in begun) < steps:
         trial = order(seen)
         if trial is None:
             break
-        known = [t.ended for t, is_stopped in begun[: 1 - PENDING] if not is_stopped]
+        known = [one.trial.ended for one in begun[: 1 - PENDING] if not one.is_stopped]
         at = None if rule is None else _stopped_at(rule, pool.base[0], known, trial)
-        spent += trial.steps if at is None else at.steps
-        begun.append((trial, at is not None))
+        begun.append(Begun(trial, at.steps if at else trial.steps, at is not None))
         seen.append(Observation(trial.configuration, None if at else values_of(trial)))
-    completed = tuple(trial for trial, is_stopped in begun if not is_stopped)
-    return Searched(completed, len(begun) - len(completed), spent)
+    return Searched(tuple(begun))
 
 
 def in_random_order(pool: Pool, seed: int) -> Order:

@@ -1,7 +1,7 @@
 """What stopping early saves and costs, on recorded trials: `search/stopping.py` replayed.
 
     python -m benchmarks.stopping --records FOLDER [FOLDER ...] [--trials 24] [--seeds 200]
-        [--sampler random] [--half report] [--fewest 5] [--worth 0.5]
+        [--sampler random] [--half report] [--fewest 4] [--worth 0.5]
         [--foresight]
 
 Each folder is one of `benchmarks.record`, at a learning rate of its own, finished or not; together
@@ -81,9 +81,9 @@ def _row(
 ) -> tuple[float, ...]:
     """Of one seed; differences are with less without."""
     whole = search(pool, order(seed), None, trials=trials)
-    some = search(pool, order(seed), rule, trials=trials)
-    longer = search(pool, order(seed), rule, steps=whole.steps)
-    shorter = search(pool, order(seed), None, steps=some.steps)
+    longer = search(pool, order(seed), rule, trials=trials, steps=whole.steps)
+    some = longer.first(trials)
+    shorter = whole.within(some.steps)
     volume, now, more, less = (_volume(pool, one) for one in (whole, some, longer, shorter))
     (loss, rouge_l), (loss_now, rouge_l_now) = (pool.winner(s.completed) for s in (whole, some))
     (best, lucky), (best_now, lucky_now) = (_extremes(one) for one in (whole, some))

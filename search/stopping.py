@@ -93,7 +93,7 @@ class StoppingRule:
         ValueError: `fewest` is less than a line with its error needs.
     """
 
-    fewest: int = 5
+    fewest: int = 4
     worth: float = 0.5
     diverged_nats: float = 1.0
 

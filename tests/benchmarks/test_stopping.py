@@ -81,7 +81,7 @@ def test_what_is_stopped_costs_its_steps_until_then_and_is_no_result(pool: Pool)
     found = search(pool, by_loss, EAGER, trials=9)
     # Three must have ended, and the last three are still under way: the first six run to their end.
     # Nothing is worth as much as is asked: the rest stop at their first checkpoint, after 3 steps.
-    assert found.completed[:6] == tuple(best_first[:6])
+    assert found.completed[:6] == best_first[:6]
     assert len(found.completed) + found.stopped == 9
     assert found.steps == 6 * 21 + 3 * 3
     assert volume(pool, found.completed) == pytest.approx(volume(pool, best_first[:9]))
@@ -91,6 +91,13 @@ def test_a_search_ends_with_its_steps_or_with_what_is_recorded(pool: Pool) -> No
     by_steps = search(pool, in_random_order(pool, 1), None, steps=50)
     assert len(by_steps.completed) == 3
     assert len(search(pool, in_random_order(pool, 1), None, trials=99).completed) == len(RECORDS)
+
+
+def test_what_a_search_had_come_to_before_is_read_off_it(pool: Pool) -> None:
+    whole = search(pool, in_random_order(pool, 1), EAGER, trials=12)
+    for steps in (20, 21, 22, 100):
+        assert whole.within(steps) == search(pool, in_random_order(pool, 1), EAGER, steps=steps)
+    assert whole.first(5) == search(pool, in_random_order(pool, 1), EAGER, trials=5)
 
 
 def test_the_whole_pool_is_all_there_is_and_its_winner_is_the_best(pool: Pool) -> None:
@@ -115,7 +122,7 @@ def test_trials_are_shaken_by_what_repeats_lie_apart() -> None:
 
 def test_at_most_all_steps_of_what_is_not_on_the_front_could_be_saved(pool: Pool) -> None:
     """One memory is better than all others in both: of 14, 13 train three steps of 21."""
-    whole = search(pool, in_random_order(pool, 0), None)
+    whole = search(pool, in_random_order(pool, 0), None, trials=99)
     assert stopping._most(pool, whole) == pytest.approx(1 - (21 + 13 * 3) / (14 * 21))
 
 

@@ -66,8 +66,7 @@ def test_a_trial_is_judged_by_what_its_study_holds(study: Study) -> None:
 def test_a_stopped_trial_teaches_no_other(study: Study) -> None:
     study.tell(0, (4.0, 0.1), {"item_count": 10})
     study.stop(4, "unpromising", {"curve": points(3.0, 2.9)})
-    four = StoppingRule(fewest=4)
-    assert why(study, four, 3.95, 3.9) is None
+    assert why(study, StoppingRule(fewest=4), 3.95, 3.9) is None
 
 
 def write_learned_base(folder: Path, data: Path) -> Path:
