@@ -30,6 +30,7 @@ samplers            what each sampler reaches in so many trials: `make bench-sea
 transfer            a new user's search with and without what others' studies advise
 budget              a total of trials shared alike, and by what the next one promises
 stopping            what stopping trials early saves and costs, on recorded trials
+    replayed            searches on recorded trials, in milliseconds
 driver              what a search costs beside its training, by thousands of trials
 driver_kills        the same killed at random moments: what is lost, what comes out else
     driver_watch        processes sampled while they work
