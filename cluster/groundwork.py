@@ -15,6 +15,7 @@ from cluster.progress import Progress
 from cluster.terms import Terms
 from cluster.unit import Units
 from cluster.users import Choice, choose
+from models import quizzes
 from models.base import check
 from models.history import Histories
 
@@ -42,6 +43,9 @@ class Contest:
             f"{len(self.histories)} interactions; {users} users are compared, others to learn "
             f"from: {others}; in {self.folder.path}"
         )
+        for name, count in self.histories.counts.items():
+            if count:
+                progress.note(f"{count} {name.replace('_', ' ')} in the data")
         for line in effort.lines():
             progress.note(line)
 
@@ -60,7 +64,7 @@ def prepared(terms: Terms, folder: RunFolder, rows: tuple[Entrant, ...]) -> Cont
         histories, choice = Histories.open(folder.data), Choice.load(folder.path)
     else:  # new, or killed before it was settled what stands there
         shutil.rmtree(folder.population, ignore_errors=True)
-        histories = Histories.read(terms.data, folder.data)
+        histories = quizzes.histories(terms.data, folder.data, terms.user_said)
         choice = choose(histories, terms.experiment(), folder.key())
         _check_users(terms, choice)
         choice.save(folder.path)
