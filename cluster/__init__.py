@@ -31,6 +31,7 @@ run.py          the whole way: histories, search, winners, registry, results, re
 forget.py       a user removed from a run
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
+measuring.py    one model on users' test items: losses, answers, picks
 compare.py      a run on the test split; comparison, comparison_text and grid serve it
 contest.py      every method on equal terms, from the data to the table
 terms.py        what a person sets for that
@@ -46,6 +47,7 @@ validation.py   units on the validation part
 finals.py       units on the test part
 burden.py       what a state costs in bytes, tokens and time
 tally.py        from all outcomes to the standing
+pooled.py       measures over all users' items at once: F1 and RMSE
 standing.py     how methods stand: values, differences, intervals; standing_text prints it
 judge.py        which of two answers is better, asked of an endpoint
 win_rate.py     how often one method wins against another by a judge

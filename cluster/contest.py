@@ -81,6 +81,8 @@ def contest(
         raise FileExistsError(f"--out: {folder.path} holds something else; choose another folder")
     with held(folder, resume):
         begun = prepared(terms, folder, rows)
+        if judge is not None:
+            begun.check_judged()
         begun.say(progress)
         broken: dict[str, str] = {}
         if not _is_done(begun):

@@ -17,7 +17,7 @@ from cluster.unit import Units
 from cluster.users import Choice, choose
 from models import quizzes
 from models.base import check
-from models.history import Histories
+from models.history import Histories, split
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,20 @@ class Contest:
     def units(self) -> Units:
         """What is done of it."""
         return Units(self.folder.path)
+
+    def check_judged(self) -> None:
+        """Refuses a judge where there is nothing to judge.
+
+        Raises:
+            ValueError: every test item has options, so that no answer is written.
+        """
+        histories = (self.histories.load(user.user_id) for user in self.choice.searched)
+        items = (item for history in histories for item in split(history).test)
+        if all(item.query is None or item.choices is not None for item in items):
+            raise ValueError(
+                "--judge: expected test items that are answered in words, got items with options "
+                "alone; leave it out"
+            )
 
     def say(self, progress: Progress) -> None:
         """What was read, and what it costs."""

@@ -38,8 +38,35 @@ class Recall(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """One model's picks on one user's items with options; `accuracy` and `chance` in [0, 1].
+
+    `label_counts` are there where options are labels, and no numbers: of each, by its place in
+    their order, how often it was picked rightly, was true, and was picked. `mae` and `mse` are
+    there where they are numbers, in steps of the rating and their squares.
+    """
+
+    items: int
+    accuracy: float
+    chance: float
+    label_counts: tuple[tuple[int, int, int], ...] | None = None
+    mae: float | None = None
+    mse: float | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Chosen:
+        """The inverse of `dataclasses.asdict` after a way through JSON."""
+        counts = value["label_counts"]
+        counts = None if counts is None else tuple((h, t, p) for h, t, p in counts)
+        return cls(**{**value, "label_counts": counts})
+
+
+@dataclass(frozen=True)
 class Measured:
-    """One model on one user's held-out items. ROUGE and F1 are fractions in [0, 1]."""
+    """One model on one user's held-out items. ROUGE and F1 are fractions in [0, 1].
+
+    What is of answers is None where none were written, and `chosen` where no item has options.
+    """
 
     loss_nats: float
     token_count: int
@@ -49,6 +76,7 @@ class Measured:
     persona_f1: float | None = None
     p_cover: float | None = None
     recall: Mapping[str, Recall] = field(default_factory=dict)
+    chosen: Chosen | None = None
 
     @classmethod
     def of(cls, scores: Scores) -> Measured:
@@ -68,7 +96,9 @@ class Measured:
     def from_json(cls, value: Mapping[str, Any]) -> Measured:
         """The inverse of `dataclasses.asdict` after a way through JSON."""
         recall = {kind: Recall(*counts) for kind, counts in value["recall"].items()}
-        return cls(**{**value, "recall": recall})
+        chosen = value.get("chosen")  # results of earlier versions have none
+        chosen = None if chosen is None else Chosen.from_json(chosen)
+        return cls(**{**value, "recall": recall, "chosen": chosen})
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-RATE = (
-    "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, "
-    "or 5 without further explanation. review:"
-)
-TAG = (
-    "Which tag does this movie relate to among the following tags? Just answer with the tag name "
-    "without further explanation. tags: [sci-fi, comedy, classic, ...] description:"
-)
+RATE = "What score has this? review:"  # shorter than LaMP's, for a base of a short context
+TAG = "Which tag has this? description:"
 THINGS = ("a mug", "the soup", "my bed", "one lamp", "his song")
 
-RATERS: Mapping[str, str] = {"r1": "1", "r2": "5", "r3": "2", "r4": "4", "r5": "3", "r6": "5"}
+RATERS: Mapping[str, str] = {f"r{n}": "15342"[n % 5] for n in range(14)}
 """Who gives which score, whatever the review says."""
 
 PERSONAS = ("0", "1", "2", "3")
