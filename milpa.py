@@ -155,6 +155,9 @@ def compare(
     address: Address = None,
     judge: JudgeUrl = None,
     judge_model: JudgeModel = None,
+    examples: Annotated[
+        bool | None, typer.Option("--examples/--no-examples", help="Quote users in a page; yes.")
+    ] = None,
 ) -> None:
     """Measure a run on its test words; or methods against each other, on equal terms.
 
@@ -171,7 +174,7 @@ def compare(
     given = {"data": data, "base": base, "methods": methods}
     if run is not None:
         alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address,
-                 "judge": judge}  # fmt: skip
+                 "judge": judge, "examples": examples}  # fmt: skip
         from cluster.compare import compare as measure
         from cluster.terms import refuse_with
 
@@ -189,7 +192,8 @@ def compare(
         raise ValueError("expected --judge URL and --judge-model MODEL together, got one of them")
     endpoint = Endpoint(judge, judge_model) if judge and judge_model else None
     try:
-        contest(terms, out, reference or CONTROL, address, slots, judge=endpoint)
+        quoted = examples is not False
+        contest(terms, out, reference or CONTROL, address, slots, judge=endpoint, examples=quoted)
     except KeyboardInterrupt:
         typer.echo("interrupted: go on with the same command", err=True)
         raise typer.Exit(130) from None

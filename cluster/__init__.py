@@ -45,10 +45,12 @@ trainings.py    one method's trainings of all users in a pack; apart serves it
 tuning.py       what is tried next, and which trial was best
 validation.py   units on the validation part
 finals.py       units on the test part
+attention.py    which slots of a state attend to which items of its user
 burden.py       what a state costs in bytes, tokens and time
 tally.py        from all outcomes to the standing
 pooled.py       measures over all users' items at once: F1 and RMSE
 standing.py     how methods stand: values, differences, intervals; standing_text prints it
+slots_page.py   the page that shows it
 judge.py        which of two answers is better, asked of an endpoint
 win_rate.py     how often one method wins against another by a judge
 verdicts.py     that, for every row of a comparison

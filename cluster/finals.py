@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 from cluster.apart import together_or_apart
 from cluster.arena import Arena, Own
+from cluster.attention import ReadsSlots, attention_of
 from cluster.burden import extra_tokens, pace_ratios, parameters, stored_bytes
 from cluster.entrant import Entrant, configuration_of
 from cluster.measuring import Found, Subject, anchors_of, have_labels, measure
@@ -76,6 +77,11 @@ def final(arena: Arena, unit: Unit) -> Own:
         good = {d: trained.states[d] for d, own in users.items() if "measured" in own}
         content["stored_bytes"] = _published(arena, entrant, good, wanted.keys())
         content["pace"] = _pace(arena, good, subjects)
+        if isinstance(method, ReadsSlots):
+            content["attention"] = {
+                digest: attention_of(method, arena.base, state, subjects[digest].train)
+                for digest, state in good.items()
+            }
         said = {d: own.answers for d in good if isinstance(own := found[d], Found)}
         keep(arena.folder.path, unit, said)
     return content
