@@ -10,6 +10,7 @@ preparation.py  a run before anything is trained
 connection.py   an embedded Ray or an existing cluster, and what it must offer
 subjects.py     the users whose memories train on a device
 workbench.py    one base with its pack and its scoring, without Ray
+chosen.py       how right a model's picks among options were
 inside.py       what a user's memory changed, as it is kept and shown
 winners.py      a winner as it is published
 failures.py     what may be said of a task that failed

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Literal, Protocol
 
+from cluster.chosen import Chosen
 from cluster.facts import ORDER, pooled
-from cluster.results import Chosen, Measured, Recall
+from cluster.results import Measured, Recall
 from models.gain import paired_interval
 
 Model = Literal["original", "base", "own", "strangers"]

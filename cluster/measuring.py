@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.results import Chosen, Measured
+from cluster.chosen import Chosen
+from cluster.results import Measured
 from models.base import Base
 from models.choices import are_labels, choice_items, label_counts, picks
 from models.choices import measure as measure_picks

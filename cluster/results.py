@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cluster.chosen import Chosen
 from cluster.inside import Inside
 from search.space import MemoryConfig
 
@@ -35,30 +36,6 @@ class Recall(NamedTuple):
     hits: int
     asked: int
     chance_sum: float
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """One model's picks on one user's items with options; `accuracy` and `chance` in [0, 1].
-
-    `label_counts` are there where options are labels, and no numbers: of each, by its place in
-    their order, how often it was picked rightly, was true, and was picked. `mae` and `mse` are
-    there where they are numbers, in steps of the rating and their squares.
-    """
-
-    items: int
-    accuracy: float
-    chance: float
-    label_counts: tuple[tuple[int, int, int], ...] | None = None
-    mae: float | None = None
-    mse: float | None = None
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Chosen:
-        """The inverse of `dataclasses.asdict` after a way through JSON."""
-        counts = value["label_counts"]
-        counts = None if counts is None else tuple((h, t, p) for h, t, p in counts)
-        return cls(**{**value, "label_counts": counts})
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from cluster.chosen import Chosen
+from cluster.comparison import mean_of
 from cluster.pooled import POOLED, Counts, mean_counts, pooled_interval
-from cluster.results import Chosen, Measured
+from cluster.results import Measured
 from cluster.standing import Row, Standing
 from cluster.tally import counts_of
 from models.choices import label_counts, measure
@@ -100,3 +102,14 @@ def test_picks_are_read_back_from_json() -> None:
     assert Measured.from_json(told) == measured
     del told["chosen"]
     assert Measured.from_json(told).chosen is None
+
+
+def test_strangers_picks_are_told_by_their_means() -> None:
+    found = mean_of(
+        [
+            Measured(1.0, 1, chosen=Chosen(2, 1.0, 0.5, mae=0.0, mse=0.0)),
+            Measured(3.0, 1, chosen=Chosen(2, 0.0, 0.5, mae=1.0, mse=2.0)),
+        ]
+    )
+    assert (found.loss_nats, found.chosen) == (2.0, Chosen(2, 0.5, 0.5, mae=0.5, mse=1.0))
+    assert mean_of([Measured(1.0, 1)]).chosen is None
