@@ -102,11 +102,11 @@ def contest(
             standing = replace(standing, win_rates=found)
         write_private(folder.path / JSON_NAME, standing_text.as_json(standing))
         write_private(folder.path / MARKDOWN_NAME, standing_text.markdown(standing))
-        slots = slots_page.write(folder.path, rows, examples)
+        page = slots_page.write(folder.path, rows, examples)
     standing_text.show(standing, console)
     console.print(f"Written to {folder.path / MARKDOWN_NAME} and {folder.path / JSON_NAME}.")
-    if slots is not None:
-        console.print(f"What slots attend to stands in {slots}.")
+    if page is not None:
+        console.print(f"What slots attend to stands in {page}.")
     return standing
 
 
