@@ -151,6 +151,9 @@ def compare(
     injection_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     tuning_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     epoch_tokens: Annotated[int | None, typer.Option(help="As for search; 8192.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Whose vectors of texts: base, a hub name or folder; base.")
+    ] = None,
     slots: Annotated[int | None, typer.Option(help="Most trainings' places at once.")] = None,
     address: Address = None,
     judge: JudgeUrl = None,
@@ -168,7 +171,7 @@ def compare(
         "users": users, "seeds": seeds, "trials": trials, "default_budget": default_budget,
         "min_items": min_items, "population": population, "user_said": user_said, "dtype": dtype,
         "injection_epochs": injection_epochs, "tuning_epochs": tuning_epochs,
-        "epoch_tokens": epoch_tokens,
+        "epoch_tokens": epoch_tokens, "encoder": encoder,
     }  # fmt: skip
     of_methods = {name: value for name, value in set_for_methods.items() if value is not None}
     given = {"data": data, "base": base, "methods": methods}

@@ -57,7 +57,7 @@ def untrained(arena: Arena, unit: Unit) -> Own:
 def final(arena: Arena, unit: Unit) -> Own:
     """An entrant under a seed: trained with each user's best configuration, then scored once."""
     entrant = arena.entrant(unit)
-    method = personalizer(entrant.method)
+    method = personalizer(entrant.method, arena.terms.encoder)
     best = best_of(arena.units.read(Unit("bare")), told(arena.units, entrant.label))
     chosen = {digest: of.configuration for digest, of in best.items() if of is not None}
     wanted = {digest: configuration_of(method, of) for digest, of in chosen.items()}

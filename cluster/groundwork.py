@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+import torch
+
 from cluster.effort import Effort
 from cluster.entrant import Entrant
 from cluster.folder import RunFolder
@@ -17,6 +19,7 @@ from cluster.unit import Units
 from cluster.users import Choice, choose
 from models import quizzes
 from models.base import check
+from models.encoder import BASE, HubEncoder
 from models.history import Histories, split
 
 
@@ -74,6 +77,8 @@ def prepared(terms: Terms, folder: RunFolder, rows: tuple[Entrant, ...]) -> Cont
     folder.check_settings(terms)
     folder.remove_temporary()
     check(terms.base, terms.dtype)
+    if terms.encoder != BASE:
+        HubEncoder(terms.encoder, torch.device("cpu"))  # refused here, and not in every training
     if folder.settings.is_file():
         histories, choice = Histories.open(folder.data), Choice.load(folder.path)
     else:  # new, or killed before it was settled what stands there

@@ -20,6 +20,7 @@ from cluster.entrant import MAIN
 from cluster.grid import Grid
 from cluster.pooled import PooledMetric
 from cluster.standing import TIE, Cost, Difference, Row, Standing
+from models.encoder import BASE
 
 _OWN_TITLE = (
     "What a user with a state costs: parameters trained and stored, bytes of all files, tokens a "
@@ -95,6 +96,8 @@ def introduction(standing: Standing) -> list[str]:
             "interactions, in sessions that no compared user's later words come from) merged in, "
             "for all methods alike"
         )
+    if (encoder := s.get("encoder", BASE)) != BASE:
+        merged += f"; texts as vectors by `{_quoted(encoder)}`"
     seeds = "one seed" if s["seeds"] == 1 else f"{s['seeds']} seeds"
     commits = ", ".join(commit[:12] for commit in standing.commits) or "unknown"
     return [
