@@ -125,7 +125,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Where to write; RUN if not given.")] = None,
     seed: Seed = 0,
     items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
-    strangers: Annotated[int, typer.Option(help="With --run: strangers' for each user.")] = 4,
+    strangers: Annotated[int | None, typer.Option(help="With --run: strangers a user; 4.")] = None,
     users: Annotated[int | None, typer.Option(help="How many users are compared; 12.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,
@@ -133,9 +133,7 @@ def compare(
         bool | None,
         typer.Option("--default-budget", help="The main method with a search's trials, too."),
     ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="The method that differences are taken to; none.")
-    ] = None,
+    reference: Annotated[str | None, typer.Option(help="What differences are to; none.")] = None,
     min_items: Annotated[int | None, typer.Option(help="Fewest items of a user; 30.")] = None,
     population: Annotated[
         Literal["auto", "off"] | None, typer.Option(help="Learn first what users share; auto.")
@@ -151,16 +149,12 @@ def compare(
     injection_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     tuning_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     epoch_tokens: Annotated[int | None, typer.Option(help="As for search; 8192.")] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Whose vectors of texts: base, a hub name or folder; base.")
-    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="What reads texts as vectors; base.")] = None,
     slots: Annotated[int | None, typer.Option(help="Most trainings' places at once.")] = None,
     address: Address = None,
     judge: JudgeUrl = None,
     judge_model: JudgeModel = None,
-    examples: Annotated[
-        bool | None, typer.Option("--examples/--no-examples", help="Quote users in a page; yes.")
-    ] = None,
+    examples: Annotated[bool, typer.Option(help="With --data: quote users in a page.")] = True,
 ) -> None:
     """Measure a run on its test words; or methods against each other, on equal terms.
 
@@ -175,17 +169,21 @@ def compare(
     }  # fmt: skip
     of_methods = {name: value for name, value in set_for_methods.items() if value is not None}
     given = {"data": data, "base": base, "methods": methods}
+    from cluster.terms import refuse_with
+
     if run is not None:
         alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address,
-                 "judge": judge, "examples": examples}  # fmt: skip
+                 "judge": judge, "judge_model": judge_model,
+                 "no_examples": None if examples else True}  # fmt: skip
+        from cluster.compare import STRANGERS
         from cluster.compare import compare as measure
-        from cluster.terms import refuse_with
 
         refuse_with("--run", alone)
-        measure(run, seed, strangers, out, items)
+        measure(run, seed, STRANGERS if strangers is None else strangers, out, items)
         return
     if data is None or base is None or methods is None or out is None:
         raise ValueError("expected --run RUN, or --data, --base, --methods and --out together")
+    refuse_with("--data", {"strangers": strangers})
     from cluster.contest import contest
     from cluster.entrant import CONTROL, methods_of
     from cluster.terms import Terms
@@ -195,8 +193,7 @@ def compare(
         raise ValueError("expected --judge URL and --judge-model MODEL together, got one of them")
     endpoint = Endpoint(judge, judge_model) if judge and judge_model else None
     try:
-        quoted = examples is not False
-        contest(terms, out, reference or CONTROL, address, slots, judge=endpoint, examples=quoted)
+        contest(terms, out, reference or CONTROL, address, slots, None, endpoint, examples)
     except KeyboardInterrupt:
         typer.echo("interrupted: go on with the same command", err=True)
         raise typer.Exit(130) from None
@@ -246,7 +243,7 @@ def withdraw(run: Run, user: User) -> None:
 
 @app.command()
 def forget(run: Run, user: User) -> None:
-    """Remove a user from a run: registry, studies, results, report and data."""
+    """Remove a user from a run or a comparison: registries, records, answers, report and data."""
     from cluster.forget import forget as remove
 
     for line in remove(run, user):

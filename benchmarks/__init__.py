@@ -3,6 +3,9 @@
 real_users          a search and its comparison on users of a data set
 ablations           the paper's ablations on the same users and seeds
     ablation_table      each beside the whole space
+leaks               the comparison on permuted histories: no method may gain by a stranger's
+    permuted            such data
+    controls            what each method gives without the user's history
 history_length      a memory trained on the newest 25 to 100 % of a history
     history_figures     its table and plots
 training            what trials cost, against Tune with PEFT: `make bench-train`
@@ -27,8 +30,11 @@ samplers            what each sampler reaches in so many trials: `make bench-sea
 transfer            a new user's search with and without what others' studies advise
 budget              a total of trials shared alike, and by what the next one promises
 stopping            what stopping trials early saves and costs, on recorded trials
+    replayed            searches on recorded trials, in milliseconds
 driver              what a search costs beside its training, by thousands of trials
 driver_kills        the same killed at random moments: what is lost, what comes out else
+    driver_watch        processes sampled while they work
+    driver_figures      what the samples say
     stand_in            a packer's bench that takes milliseconds
 packing             K memories against PEFT one at a time, on a GPU, without Ray
     shapes              random bases of 1B and 7B shape, made on the device

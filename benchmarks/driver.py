@@ -1,8 +1,8 @@
 """What a search costs its driver: thousands of trials through the real Tune, searcher and studies.
 
 Training is a stand-in of milliseconds (`stand_in.py`); shards, askers, packer, trial actors, the
-database and the schedule are those of `milpa search`. Beside it, in the same command, as many
-trials of a trainable that does nothing, with Tune alone: what a driver costs whatever it drives.
+database and the schedule are those of `milpa search`. Beside it, in the same command, trials of a
+trainable that does nothing, with Tune alone: what a driver costs whatever it drives.
 
     python -m benchmarks.driver --users 500 --trials 20 --out DIR [--storage postgresql://...]
 
@@ -17,30 +17,32 @@ import json
 import secrets
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import ray
 from rich.console import Console
 
-from benchmarks.driver_figures import WHOLE, Sample, figures
+from benchmarks.driver_figures import WHOLE, figures
+from benchmarks.driver_watch import Watch
 from benchmarks.stand_in import StandIn
 from cluster import schedule, shard
 from cluster.asker import start_askers
 from cluster.budget import Rules
 from cluster.connection import SLOT, connected
+from cluster.controllers import Controller, Controllers
 from cluster.experiment import seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
 from cluster.progress import Progress
 from cluster.searcher import StudySearcher
 from cluster.shard import ShardPlan
+from cluster.streams import Event
 from cluster.studies import SearchPlan
 from cluster.trial import Trial
 from search.samplers import SAMPLERS, SamplerSettings
@@ -49,8 +51,6 @@ from search.storage import open_storage, sqlite_url
 from search.study import Study
 
 LAYERS, PER_RANK = 16, 2000
-PERIOD_SECONDS = 1.0
-CONTROLLER = "ray::timed_shard"
 
 
 class TimedSearcher(StudySearcher):
@@ -73,13 +73,16 @@ class TimedSearcher(StudySearcher):
 searchers: list[TimedSearcher] = []
 
 
-def timed_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """A shard as it is, but for the clock around `suggest`."""
-    searchers.clear()
-    vars(shard)["StudySearcher"] = TimedSearcher
-    yield from shard._run_shard(plan, askers)
-    file = plan.run / f"suggest-{plan.name}.json"
-    file.write_text(json.dumps([s for one in searchers for s in one.seconds]), encoding="utf-8")
+class TimedController(Controller):
+    """Runs shards as they are, but for the clock around `suggest`."""
+
+    def run(self, plan: ShardPlan, askers: Sequence[Any]) -> Iterator[list[Event]]:
+        """One shard."""
+        searchers.clear()
+        vars(shard)["StudySearcher"] = TimedSearcher
+        yield from super().run(plan, askers)
+        file = plan.run / f"suggest-{plan.name}.json"
+        file.write_text(json.dumps([s for one in searchers for s in one.seconds]), encoding="utf-8")
 
 
 class WatchedSchedule(schedule.Schedule):
@@ -108,60 +111,11 @@ class Counting(Progress):
         self.count += not event["is_anchor"]
 
 
-class Watch:
-    """Samples this process and the controllers below it until it is left."""
-
-    def __init__(self, progress: Counting) -> None:
-        self.samples: list[Sample] = []
-        self._progress, self._spent = progress, dict[int, float]()
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._left.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._left.wait(PERIOD_SECONDS):
-            self.samples.append(self._sample())
-
-    def _sample(self) -> Sample:
-        driver = psutil.Process()
-        below = driver.children(recursive=True)
-        held, workers = [0], 0
-        for process in (driver, *below):
-            try:
-                title = title_of(process)
-                workers += title.startswith("ray::") and "Agent" not in title
-                if process.pid != driver.pid and CONTROLLER not in title:
-                    continue
-                times = process.cpu_times()
-                self._spent[process.pid] = times.user + times.system
-                if process.pid != driver.pid:
-                    held.append(process.memory_info().rss)
-            except psutil.Error:  # it has ended
-                continue
-        rss = driver.memory_info().rss
-        spent = sum(self._spent.values())
-        return Sample(self._progress.count, rss, max(held), spent, len(below), workers)
-
-
-def title_of(process: psutil.Process) -> str:
-    """What a process calls itself; nothing when it has ended."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     if given.no_op:
-        print(json.dumps(no_op(given.users * given.trials, given.slots, given.out)))
+        trials = min(given.no_op_trials, given.users * given.trials)
+        print(json.dumps(no_op(trials, given.slots, given.out)))
         return
     given.out.mkdir(parents=True, exist_ok=given.part)
     found = searched(given)
@@ -189,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--storage", help="an address; else a file in the output folder")
     parser.add_argument("--transfer", action="store_true", help="learn from earlier users")
     parser.add_argument("--part", action="store_true", help="go on with what is there")
+    parser.add_argument("--no-op-trials", type=int, default=2000, help="at most, of Tune alone")
     parser.add_argument("--no-op", action="store_true", help="Tune alone")
     return parser
 
@@ -227,8 +182,6 @@ def _watched(
     plan: ShardPlan, given: argparse.Namespace, progress: Counting
 ) -> tuple[Watch, WatchedSchedule]:
     """Runs the search on a Ray of its own."""
-    remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming")
-    vars(schedule)["run_shard"] = remote(timed_shard)
     name, note = f"bench-{secrets.token_hex(4)}", RunFolder(plan.run).remember_temporary
     with connected(None, given.slots, name, note, float("inf")) as ground:
         users = {digest: number for number, digest in enumerate(plan.seeds)}
@@ -236,8 +189,8 @@ def _watched(
         packer = start_packer(0, build, plan.run, ground.whole.options)
         ray.get(packer.waiting.remote(""))
         askers = start_askers(given.askers, plan.search.sampler)
-        work = WatchedSchedule(plan, askers, progress)
-        with Watch(progress) as watch:
+        work = WatchedSchedule(plan, Controllers(askers, TimedController), progress)
+        with Watch(lambda: progress.count) as watch:
             work.run()
     return watch, work
 

@@ -29,11 +29,12 @@ from cluster.asker import start_askers
 from cluster.bench import Events
 from cluster.budget import Rules
 from cluster.connection import connected
+from cluster.controllers import Controllers
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
 from cluster.preparation import Prepared, held, prepared
-from cluster.shard import ShardPlan, run_shard
+from cluster.shard import ShardPlan
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
 from models.precision import packer_bytes
@@ -119,9 +120,10 @@ def search(run: Prepared, ready: Path) -> dict[str, Any]:
         plan = shard_plan(run, descriptions[0], len(packers), ground.slots)
         askers = start_askers(1, plan.search.sampler)
         ready.touch()
-        for event in map(ray.get, run_shard.remote(plan, askers)):
-            if event.get("failed") or event.get("error"):
-                raise RuntimeError(f"the search broke: {event}")
+        for events in map(ray.get, Controllers(askers).start(plan)):
+            for event in events:
+                if event.get("failed") or event.get("error"):
+                    raise RuntimeError(f"the search broke: {event}")
         spent = ray.get([packer.call.remote("spent") for packer in packers])
     phases = {name for one in spent for name in one["cpu_seconds"]}
     seconds = {name: sum(one["cpu_seconds"].get(name, 0.0) for one in spent) for name in phases}

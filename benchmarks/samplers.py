@@ -15,12 +15,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
 
 from benchmarks.cohorts import (
     BY_NUTS,
@@ -51,7 +55,8 @@ def run(
     waiting = deque(one for one in work if not one.file(folder).is_file())
     running: dict[Future[float], Search] = {}
     spent = 0.0
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with _ended_with_this_one(), ProcessPoolExecutor(processes, mp_context=context) as pool:
         while running or (waiting and spent < limit_seconds):
             while waiting and len(running) < processes and spent < limit_seconds:
                 one = waiting.popleft()
@@ -59,6 +64,28 @@ def run(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 spent += future.result()
                 yield running.pop(future), future.result()
+
+
+@contextmanager
+def _ended_with_this_one() -> Iterator[None]:
+    """Meanwhile a SIGTERM ends the processes that search, too; what they had begun is lost.
+
+    Otherwise they would outlive this one, and wait for work for ever.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        for child in active_children():
+            child.terminate()
+        raise SystemExit(128 + number)
+
+    if current_thread() is not main_thread():  # where no signal can be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _timed(search: Search, folder: Path) -> float:

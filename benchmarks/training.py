@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--trials", type=int, default=6, help="of each user")
     parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE_NATS, default=[*TOLERANCE_NATS])
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=[*FORMS])
+    parser.add_argument("--forms", nargs="*", choices=FORMS, default=[*FORMS])
     parser.add_argument("--together", type=int, default=len(os.sched_getaffinity(0)))
     return parser
 

@@ -22,14 +22,15 @@ budget.py       who gets the next trial, and when a search is over
 studies.py      the studies of a shard's users: asking and telling
 searcher.py     Tune searcher over the studies of many users
 stopping.py     Tune scheduler that stops trials that are not worth finishing
-shard.py        the Tune controller of some users, in a process of its own
+shard.py        the Tune controller of some users
+controllers.py  processes for one shard after another
 shared.py       what users share, learned before the search
 streams.py      many Ray streams followed at once
 progress.py     how far each user is, as a table or as lines
 repeats.py      a winner and its runner-up trained again with other seeds
 schedule.py     shard after shard, and every user's winner
 run.py          the whole way: histories, search, winners, registry, results, report
-forget.py       a user removed from a run
+forget.py       a user removed from a run or a comparison; forget_compared serves it
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
 measuring.py    one model on users' test items: losses, answers, picks

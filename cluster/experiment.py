@@ -67,7 +67,7 @@ class Experiment:
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
     batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
     transfer: Annotated[Transfer, "Begin with what was best for earlier users: auto, off."] = "auto"
-    stop_early: Annotated[bool, "Stop trials that are clearly dominated, by their loss."] = False
+    stop_early: Annotated[bool, "Stop trials whose loss promises too little."] = False
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0

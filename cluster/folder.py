@@ -92,6 +92,11 @@ class RunFolder:
             return self.default_storage
         return str(self.stored().get("storage", self.default_storage))
 
+    @property
+    def has_studies(self) -> bool:
+        """Whether studies lie somewhere: a comparison has none, nor a run that never began."""
+        return (self.path / "studies.db").is_file() or self.storage() != self.default_storage
+
     def searched_base(self) -> str:
         """The base that memories were searched on."""
         self.check()

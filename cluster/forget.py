@@ -1,4 +1,6 @@
-"""A user is removed from a run: from all that names, quotes or was learned from that user alone.
+"""A user is removed: from all of a run or a comparison that names, quotes or was learned from them.
+
+What was learned from many together stays, and is named.
 
 The order is that of what can be seen from outside: the registry first, so that a server stops
 answering as that user. Killed in between, it is called again and does the rest.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import report, results
+from cluster import forget_compared, report, results
 from cluster.folder import RunFolder
 from cluster.results import write_private
 from cluster.users import FILE_NAME, Choice
@@ -21,6 +23,9 @@ from search.study import Study, study_names
 def forget(run: Path, user_id: str) -> list[str]:
     """Removes a user from registry, studies, results, report and data; says what was there.
 
+    Of a comparison of methods: from all registries, outcomes, answers and data. Its table goes, and
+    the comparison's own command writes one of those who are left.
+
     Raises:
         FileNotFoundError: no run here.
         ValueError: the run never held this user, or it is being worked on.
@@ -31,16 +36,22 @@ def forget(run: Path, user_id: str) -> list[str]:
         digest = user_digest(folder.key(), user_id)
         said = [
             _states(folder, user_id),
+            forget_compared.states(folder, user_id),
             _study(folder, digest),
+            forget_compared.outcomes(folder, digest),
+            forget_compared.answers(folder, digest),
             _results(folder, user_id),
             _lists(folder, user_id, digest),
             _data(folder, user_id),
             _logs(folder, digest),
         ]
+        forget_compared.anchors(folder)
     if not any(said):
         raise ValueError(f"expected a user of {run}, got {user_id[:80]!r}, whom it does not hold")
     if folder.base.is_dir():
         said.append("kept: the population's base, which may have learned from this user among many")
+    if (folder.path / "shared").is_dir():
+        said.append("kept: methods' shared parts, which may have learned from this user among many")
     return [line for line in said if line]
 
 
@@ -50,6 +61,8 @@ def _states(folder: RunFolder, user_id: str) -> str:
 
 
 def _study(folder: RunFolder, digest: str) -> str:
+    if not folder.has_studies:
+        return ""
     storage = open_storage(folder.storage())
     if digest not in study_names(storage):
         return ""
@@ -59,8 +72,6 @@ def _study(folder: RunFolder, digest: str) -> str:
 
 
 def _results(folder: RunFolder, user_id: str) -> str:
-    for name in ("compare.json", "compare.md"):
-        (folder.path / name).unlink(missing_ok=True)
     if not (folder.path / results.FILE_NAME).is_file():
         return ""
     found = results.load(folder.path)
@@ -90,15 +101,22 @@ def _data(folder: RunFolder, user_id: str) -> str:
         if place.is_dir():
             histories = Histories.open(place)
             if user_id in histories.pair_counts:
+                _tables(folder)
                 histories.forget(user_id)
                 removed += 1
     return "removed from the data" if removed else ""
 
 
+def _tables(folder: RunFolder) -> None:
+    """Removes what a comparison found; before the data, which tell what is still to be done."""
+    for name in ("compare.json", "compare.md"):
+        (folder.path / name).unlink(missing_ok=True)
+
+
 def _logs(folder: RunFolder, digest: str) -> str:
-    """Packers' logs without the lines of the user's tasks."""
+    """Packers' and stations' logs without the lines of the user's tasks."""
     removed = 0
-    for file in folder.path.glob("packer-*.log"):
+    for file in (*folder.path.glob("packer-*.log"), *folder.path.glob("station-*.log")):
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if digest not in line]
         if len(kept) < len(lines):

@@ -24,6 +24,7 @@ from cluster import gains, report, results
 from cluster.asker import start_askers
 from cluster.budget import Rules
 from cluster.connection import Ground, Place, connected, output_is_logged
+from cluster.controllers import Controllers
 from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
@@ -205,7 +206,7 @@ def _searched(
 ) -> tuple[results.LeftOut, ...]:
     """Searches every user and publishes everybody; returns those who have no winner."""
     askers = start_askers(_asker_count(), plan.search.sampler)
-    schedule = Schedule(plan, askers, progress)
+    schedule = Schedule(plan, Controllers(askers), progress)
     with _timed(seconds, "search and winners"), progress.shown():
         schedule.run()
     progress.say_lost()

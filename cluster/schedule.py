@@ -9,16 +9,17 @@ wanted, they come before that: who has a published winner is done.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.budget import Rules, parted
+from cluster.controllers import Controllers
 from cluster.experiment import seed_of
 from cluster.folder import RunFolder
 from cluster.progress import Progress
 from cluster.repeats import Repeat, keep, repeats_of
-from cluster.shard import ShardPlan, run_shard, shards_of
+from cluster.shard import ShardPlan, shards_of
 from cluster.streams import Streams
 from cluster.studies import OBJECTIVES
 from cluster.trial import choose, task_name, wait_for_packers
@@ -42,15 +43,15 @@ class _Winner:
 class Schedule:
     """One run's shards and winners."""
 
-    def __init__(self, plan: ShardPlan, askers: Sequence[Any], progress: Progress) -> None:
+    def __init__(self, plan: ShardPlan, controllers: Controllers, progress: Progress) -> None:
         """What is left to do of a run.
 
         Args:
             plan: of one shard that would hold every user.
-            askers: handles of `Asker` actors.
+            controllers: run the shards.
             progress: told of everything.
         """
-        self._plan, self._askers, self._progress = plan, askers, progress
+        self._plan, self._controllers, self._progress = plan, controllers, progress
         self._storage = reopen_storage(plan.search.storage, progress.note)
         asked = self._show_what_is_known()
         open_users = [digest for digest in plan.seeds if not self._has_winner(digest)]
@@ -82,6 +83,8 @@ class Schedule:
             self._start_winners()
             for name, event in self._streams.wait(_POLL_SECONDS):
                 if name in self._plans:
+                    if event.get("done"):
+                        self._controllers.ended(name, "broken" in event)
                     self._shard_event(self._plans[name], event)
                 elif name in self._repeating:
                     self._repeat_event(self._repeating[name], event)
@@ -121,7 +124,7 @@ class Schedule:
             self._start(self._shards.popleft())
 
     def _start(self, shard: ShardPlan) -> None:
-        self._streams.add(shard.name, run_shard.remote(shard, self._askers))
+        self._streams.add(shard.name, self._controllers.start(shard))
 
     def _shard_event(self, shard: ShardPlan, event: Mapping[str, Any]) -> None:
         if why := event.get("broken") or event.get("failed"):

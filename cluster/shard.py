@@ -1,8 +1,7 @@
-"""One shard: Tune over the studies of some users, in a process of its own.
+"""One shard: Tune over the studies of some users.
 
-Tune's controller keeps every trial it ever ran, so users go through it in shards, and its memory
-goes with its process. A shard is a Ray task that streams what happens; it starts from where the
-studies stand, so one that died is simply run again.
+Tune's controller keeps every trial it ever ran, so users go through it in shards. A shard streams
+what happens; it starts from where the studies stand, so one that died is simply run again.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
@@ -25,11 +24,13 @@ from cluster.failures import reason_of
 from cluster.folder import RunFolder
 from cluster.searcher import StudySearcher
 from cluster.stopping import EarlyStopping
+from cluster.streams import Event
 from cluster.studies import Asked, SearchPlan, Studies
 from cluster.trial import Trial
 from search.patience import DatabaseAway
 
 TRIALS_PER_SLOT = 20
+GATHERED_SECONDS = 0.2  # events are handed on together: each hand-over costs more than an event
 _CHECKPOINTS = tune.CheckpointConfig(checkpoint_at_end=False)
 
 
@@ -46,6 +47,11 @@ class ShardPlan:
     stop_early: bool = False
     repeat_winner: int = 0
 
+    @property
+    def trials(self) -> int:
+        """About as many as it runs, its users' bases included."""
+        return len(self.seeds) * (1 + self.search.rules.expected(len(self.seeds)))
+
 
 def shards_of(digests: Sequence[str], trials: int, slots: int) -> list[list[str]]:
     """Users in shards of at least `TRIALS_PER_SLOT` trials for each slot, the last one too."""
@@ -54,21 +60,21 @@ def shards_of(digests: Sequence[str], trials: int, slots: int) -> list[list[str]
     return [list(digests[i::count]) for i in range(count)]
 
 
-def _run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Runs a shard to its end; yields its events, the last one with `done`."""
+def run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[list[Event]]:
+    """Runs a shard to its end; yields its events as they gather, the last one with `done`."""
     lock = RunFolder(plan.run).write_lock()
-    events: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    events: SimpleQueue[Event] = SimpleQueue()
     thread = threading.Thread(target=_fit, args=(plan, askers, events.put), daemon=True)
     thread.start()
-    while not (event := events.get()).get("done"):
-        yield event
-    lock.close()
-    yield event
-
-
-run_shard: Any = ray.remote(  # `max_calls`: Ray would run the next shard in the same process
-    num_cpus=0, max_retries=0, max_calls=1, num_returns="streaming"
-)(_run_shard)
+    gathered: list[Event] = [{}]
+    while not gathered[-1].get("done"):
+        gathered = [events.get()]
+        time.sleep(GATHERED_SECONDS)
+        while not events.empty():
+            gathered.append(events.get())
+        if gathered[-1].get("done"):
+            lock.close()
+        yield gathered
 
 
 def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:

@@ -19,7 +19,7 @@ from search.storage import Trial
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped here
-    """First come, first served; what is diverged or clearly dominated is stopped."""
+    """First come, first served; what has diverged or promises too little is stopped."""
 
     def __init__(
         self,

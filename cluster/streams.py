@@ -25,19 +25,24 @@ class Streams:
         self._names[stream] = name
 
     def wait(self, seconds: float) -> list[tuple[str, Event]]:
-        """What has come, at most one event of each stream; a broken one gives `{"broken": ...}`."""
+        """What has come, at most one item of each stream; a broken one gives `{"broken": ...}`.
+
+        An item is an event, or a list of them.
+        """
         if not self._names:
             return []
         ready, _ = ray.wait(list(self._names), timeout=seconds, fetch_local=False)
-        return [(self._names[stream], self._next(stream)) for stream in ready]
+        named = [(self._names[stream], self._next(stream)) for stream in ready]
+        return [(name, event) for name, events in named for event in events]
 
-    def _next(self, stream: Any) -> Event:
+    def _next(self, stream: Any) -> list[Event]:
         try:
-            event: Event = ray.get(next(stream))
+            item: Event | list[Event] = ray.get(next(stream))
         except StopIteration:
-            event = {"broken": "it ended early", "done": True}
+            item = {"broken": "it ended early", "done": True}
         except RayError as error:
-            event = {"broken": type(error).__name__, "done": True}
-        if event.get("done"):
+            item = {"broken": type(error).__name__, "done": True}
+        events = item if isinstance(item, list) else [item]
+        if events[-1].get("done"):
             del self._names[stream]
-        return event
+        return events

@@ -67,12 +67,12 @@ class Trainings:
         """Each user, by digest, under a configuration and the seed of a number."""
         distinct = {canonical(each.to_json()): each for each in wanted.values()}
         found = together_or_apart(
-            lambda some: [self._shared(method, each, repeat) for each in some],
+            lambda some: [self.shared(method, each, repeat) for each in some],
             list(distinct.values()),
         )
         shared = dict(zip(distinct, found, strict=True))
         tasks = [
-            self._task(method, digest, configuration, repeat, part)
+            self.task(method, digest, configuration, repeat, part)
             for digest, configuration in wanted.items()
             if not isinstance(part := shared[canonical(configuration.to_json())], ValueError)
         ]
@@ -82,7 +82,7 @@ class Trainings:
         seconds = time.monotonic() - began
         return _trained(ended, seconds, refused)
 
-    def _task(
+    def task(
         self,
         method: Personalizer,
         digest: str,
@@ -90,6 +90,7 @@ class Trainings:
         repeat: int,
         shared: Shared | None,
     ) -> Task:
+        """A user's training under a configuration and the seed of a number."""
         user = self._subjects.of(digest)
         told = canonical(configuration.to_json())
         return Task(
@@ -105,7 +106,7 @@ class Trainings:
             shared=shared,
         )
 
-    def _shared(
+    def shared(
         self, method: Personalizer, configuration: Configuration, repeat: int
     ) -> Shared | None:
         """What a method shares, read where it was learned before; None where it is nothing.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -54,8 +54,12 @@ class Memory:
 
         Drawn on the CPU from its own generator, so that it is the same on every device. It lies on
         feed-forward matrices, or else on those of queries and values.
+
+        Raises:
+            ValueError: a rank above half of the smallest side of these matrices.
         """
         shapes = base.attention_shapes if on_attention else base.matrix_shapes
+        _check_rank(configuration.rank, map(shapes, configuration.layers))
         generator = torch.Generator().manual_seed(seed)
         kind = torch.promote_types(base.dtype, torch.float32)
         pairs = {}
@@ -214,3 +218,21 @@ def _product(rows: Sequence[Sequence[int]], device: torch.device) -> Product:
         len(rows),
         tuple(_product([own], device) for own in rows) if len(rows) > 1 else (),
     )
+
+
+def _check_rank(rank: int, layers: Iterable[Mapping[str, tuple[int, int]]]) -> None:
+    """Refuses a rank that the search space of these matrices leaves out.
+
+    Args:
+        rank: of a LoRA.
+        layers: (features in, features out) of the matrices of each layer that it lies on.
+
+    Raises:
+        ValueError: it is above half of their smallest side.
+    """
+    smallest = min((min(shape) for layer in layers for shape in layer.values()), default=2 * rank)
+    if 2 * rank > smallest:
+        raise ValueError(
+            f"expected a rank of at most {smallest // 2}, half of the smallest side of the base's "
+            f"matrices that it is for, got {rank}: give a smaller rank, or leave the method out"
+        )

@@ -117,8 +117,14 @@ def learn(
         progress: told (steps done, steps in all) after each optimiser step.
 
     Raises:
-        ValueError: too few interactions to learn from.
+        ValueError: too few interactions to learn from, or a base too narrow for the rank.
     """
+    if 2 * settings.rank > base.smallest_dimension:
+        raise ValueError(
+            f"expected a base whose feed-forward matrices are {2 * settings.rank} or more wide, to "
+            f"learn a population of rank {settings.rank}, got {base.smallest_dimension}; use "
+            "--population off"
+        )
     held_out = min(settings.held_out, len(interactions) // 10)
     if held_out < 1:
         raise ValueError(

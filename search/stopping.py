@@ -4,40 +4,37 @@ Inside a training only the validation loss is known; ROUGE-L needs answers, so i
 trials alone. A memory is stopped in two cases:
 
 - *diverged*: its loss is no number, or has stayed far above the base's own from the start;
-- *dominated*: even if it ends better than is to be expected, there are ended trials with less loss,
-  and it is unlikely to answer better than the best of these.
+- *unpromising*: the hypervolume that it is expected to add to what its user's ended trials dominate
+  is less than a share of what a new trial is expected to add.
 
-How it may end is read off the user's own ended trials that came by the same checkpoint (stage and
-epoch): a straight line through the best loss each had reached there and the loss it ended with,
-less some standard errors of prediction. (What lags behind gains less from there on, which a mean of
-gains would miss: on recorded trials the line saved a fifth more steps for the same hypervolume.)
+How it may end is read off the ended trials that came by the same checkpoint (stage and epoch): a
+straight line through the best loss each had reached there and the loss it ended with, and a normal
+distribution of the standard error of prediction about it, cut off at what the memory has reached.
+A new trial, of which nothing is known, ends as the ended trials did; and either answers as they
+did, whatever the loss: ROUGE-L owes too much to luck for a curve to tell more.
 
-How likely its answers are good enough is a rank, with no model of how ROUGE-L depends on the loss:
-of n ended trials and this one, drawn alike, the chance that this one is among the best k + 1 is
-(k + 1) / (n + 1), where k answer better than what must be beaten. So what might still have less
-loss than the trial with the best answers goes on, while its chance is above the rule's. What is
-given up are lucky answers of memories that learned little: they may lie at the ROUGE end of the
-front, but no winner lies there (its loss is within a tenth of the gain of the best).
+So both ends of the front count by what they are worth. Much loss forbids no lucky answers, but what
+those would add is a narrow strip at the ROUGE end. And the scale is the search's own: late in it
+little is to be gained by anything, and no more is stopped for that.
 
-Measured by `benchmarks.stopping` on 98 trials of one chat log's user, in random order, 24 a search:
-settings were chosen on one half, and saved 43 % of the steps on the other, for 0.011 +- 0.002 less
-of the hypervolume and the same winners; with as many steps it reached 0.06 +- 0.01 more. The same
-trials trained anew differ by about 0.1. What was lost lay at the ROUGE end: there ROUGE-L *rose*
-with the loss (correlation 0.3), so being drawn alike favours stopping a little. A model that
-proposes leaves less to stop: 20 searches of 20 trials by `gp` saved 19 % for 0.013 +- 0.025 less.
+Volume counts from the base's loss and the worst answers so far. Where all ended trials answer
+alike, nothing adds volume, and only what diverges is stopped.
 
 A stopped trial is censored: nothing is known but that it was not promising. So it never becomes an
 observation, and only trials that ran to their end are compared with.
 
 It knows no study of another user, no Ray and no clock: the same trials give the same answer.
+`benchmarks.stopping` measures what it saves and costs.
+
+Notation: a loss in nats per token is better when less, ROUGE-L when more.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
-from statistics import fmean, pvariance
+from itertools import accumulate, pairwise
+from statistics import fmean, pvariance, stdev
 from typing import Any, NamedTuple
 
 
@@ -69,21 +66,35 @@ class Ended:
         return dict(zip(places, best, strict=True))
 
 
+class Normal(NamedTuple):
+    """A normal distribution; a fixed number where the error is nought."""
+
+    mean: float
+    error: float
+
+    def below(self, limit: float) -> float:
+        """How far below a limit it is expected to lie, nought where it lies above."""
+        away = limit - self.mean
+        if limit == -math.inf or self.error == 0:
+            return max(0.0, away)
+        u = away / self.error
+        density = math.exp(-u * u / 2) / math.sqrt(2 * math.pi)
+        return away * math.erfc(-u / math.sqrt(2)) / 2 + self.error * density
+
+
 @dataclass(frozen=True)
 class StoppingRule:
     """When to stop.
 
-    `fewest` ended trials are needed at the same checkpoint; so many standard `errors` better than
-    expected a memory may end; `chance` is how likely, at most, good enough answers are;
-    `diverged_nats` above the base is far.
+    `fewest` ended trials are needed at the same checkpoint; a memory promises at least the share
+    `worth` of what a new trial does; `diverged_nats` above the base is far.
 
     Raises:
         ValueError: `fewest` is less than a line with its error needs.
     """
 
-    fewest: int = 5
-    errors: float = 2.0
-    chance: float = 0.5
+    fewest: int = 4
+    worth: float = 0.5
     diverged_nats: float = 1.0
 
     def __post_init__(self) -> None:
@@ -103,27 +114,26 @@ class StoppingRule:
         if not math.isfinite(at.loss_nats) or best > base_loss + self.diverged_nats:
             return f"diverged at {place}: loss {at.loss_nats:.4g}, the base's is {base_loss:.4g}"
         alike = [one for one in ended if at[:2] in one.reached]
-        if at.epoch == 1 or len(alike) < self.fewest or _ends_by_itself(ended, curve):
+        if len(alike) < self.fewest or _ends_by_itself(ended, curve):
             return None
-        least = least_loss(alike, at, best, self.errors)
-        better = [one.rouge_l for one in ended if one.loss_nats < least]
-        above = sum(one.rouge_l > max(better) for one in ended) if better else len(ended)
-        if (above + 1) / (len(ended) + 1) > self.chance:
+        loss = expected_loss(alike, at, best)
+        new = promise(base_loss, ended, _another([one.loss_nats for one in ended]))
+        share = promise(base_loss, ended, loss, best) / new if new > 0 else 1.0
+        if share >= self.worth:
             return None
         return (
-            f"dominated at {place}: loss {best:.4g} may come to {least:.4g}, "
-            f"{len(better)} of {len(ended)} have less"
+            f"unpromising at {place}: loss {best:.4g} is expected to come to {loss.mean:.4g} "
+            f"+- {loss.error:.2g}, which is worth {share:.0%} of a new trial"
         )
 
 
-def least_loss(alike: Sequence[Ended], at: Checkpoint, best: float, errors: float) -> float:
-    """The loss that a memory may end with, in nats per token; not more than it has reached.
+def expected_loss(alike: Sequence[Ended], at: Checkpoint, best: float) -> Normal:
+    """The loss that a memory may end with, in nats per token, unless it keeps what it has reached.
 
     Args:
         alike: trials that came by the same checkpoint, at least three.
         at: the checkpoint.
         best: the least loss that the memory has reached there.
-        errors: standard errors of prediction below what is expected.
     """
     reached = [one.reached[at[:2]] for one in alike]
     ends = [one.loss_nats for one in alike]
@@ -134,7 +144,42 @@ def least_loss(alike: Sequence[Ended], at: Checkpoint, best: float, errors: floa
     missed = sum((y - line) ** 2 for y, line in zip(ends, expected, strict=False))
     away = (best - middle) ** 2 / spread if spread else 0.0
     error = math.sqrt(missed / (len(alike) - 2) * (1 + 1 / len(alike) + away))
-    return min(best, expected[-1] - errors * error)
+    return Normal(expected[-1], error)
+
+
+def promise(
+    base_loss: float, ended: Sequence[Ended], loss: Normal, most: float = math.inf
+) -> float:
+    """Hypervolume that a memory is expected to add to what ended trials dominate.
+
+    With F the chance of so little loss and h(l) the best ROUGE-L so far at a loss of l or less, it
+    is the integral of F(l) E[ROUGE-L above h(l)] from no loss to the base's. Between two trials of
+    the front h is constant.
+
+    Args:
+        base_loss: the base's own, in nats per token: volume counts from there.
+        ended: at least two trials.
+        loss: that the memory may end with.
+        most: it ends with no more than that.
+    """
+    answers = _another([-one.rouge_l for one in ended])  # turned round: less is better
+    stairs = [(-math.inf, min(one.rouge_l for one in ended))]
+    for one in sorted(ended, key=lambda one: (one.loss_nats, -one.rouge_l)):
+        if one.rouge_l > stairs[-1][1] and one.loss_nats < base_loss:
+            stairs.append((one.loss_nats, one.rouge_l))
+
+    def room(limit: float) -> float:
+        return loss.below(min(limit, most)) + max(0.0, limit - most)
+
+    return sum(
+        answers.below(-height) * (room(right) - room(left))
+        for (left, height), (right, _) in pairwise([*stairs, (base_loss, math.inf)])
+    )
+
+
+def _another(values: Sequence[float]) -> Normal:
+    """One more of these: their mean, and the error of prediction from it."""
+    return Normal(fmean(values), stdev(values) * math.sqrt(1 + 1 / len(values)))
 
 
 def curve_of(measured: Mapping[str, Any]) -> list[Checkpoint]:

@@ -8,8 +8,9 @@
     POST /v1/completions        words continued, whole or streamed
 
 An answer's header `x-milpa-memory` holds the first 12 digits of the state it was given under, or
-`none`. When a client goes away its rows are freed. Nothing of a request is logged: no text, no
-key, no user id.
+`none`. What a user's method keeps as words stands before the query, or before the words that a
+completion continues. When a client goes away its rows are freed. Nothing of a request is logged: no
+text, no key, no user id.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 It knows no HTTP transport and no Ray. A model id is `<base>` or `<base>:<user>`, where a user id
 may hold anything, colons and slashes too. A user that a key may not speak as and a user that does
 not exist get the same refusal, made before anything is looked up.
+
+What a user's method puts before a query stands before the last turn of a conversation, and before
+the words that a completion continues; these themselves are read as they were sent. Without a chat
+template it is one line with them there too, as everywhere else: a line break would end a query.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from models.base import Base
 from models.catalog import frame_all
 from models.decoding import Sampling
 from models.personalizer import Framed
-from models.prompt import Row
+from models.prompt import ChatPrompt, Row, flatten
 from models.registry import UnknownUser
 from models.soft import with_soft
 from serve.access import Grant
@@ -125,10 +129,10 @@ class Service:
         self, request: ChatRequest | CompletionRequest, served: Served
     ) -> list[tuple[int, ...]]:
         if isinstance(request, CompletionRequest):
-            begin = self._prompt.begin
             framed = [self._frame(served.state, text) for text in request.prompts]
+            texts = [self._continued(*pair) for pair in zip(framed, request.prompts, strict=True)]
             with self._reading:
-                prompts = [(*begin, *self._prompt.text(text)) for text in request.prompts]
+                prompts = [(*self._prompt.begin, *self._prompt.text(text)) for text in texts]
         else:
             turns = _turns(request)
             framed = [self._frame(served.state, turns[-1]["content"])]
@@ -140,6 +144,11 @@ class Service:
         for prompt in prompts:
             self._check_length(request, len(prompt))
         return prompts
+
+    def _continued(self, framed: Framed, text: str) -> str:
+        """A text that is to be continued, behind what a method puts before it."""
+        before = framed.query.removesuffix(text)
+        return (before if isinstance(self._prompt, ChatPrompt) else flatten(before)) + text
 
     def _softened(self, prompt: tuple[int, ...], framed: Framed) -> tuple[int, ...]:
         """The prompt behind its soft tokens; never cut, since a request too long is refused."""

@@ -79,8 +79,9 @@ def test_a_comparison_by_command_is_the_comparison() -> None:
     from cluster.compare import ANSWERED_ITEMS, compare
 
     said, meant = (inspect.signature(f).parameters for f in (milpa.compare, compare))
-    for name in ("seed", "strangers", "items"):
+    for name in ("seed", "items"):
         assert said[name].default == meant[name].default
+    assert said["strangers"].default is None  # as many as `compare` has, and none with --data
     assert said["items"].default == ANSWERED_ITEMS == Experiment("data", "base").items
 
 
@@ -99,7 +100,12 @@ def test_a_comparison_of_methods_by_command_has_its_terms() -> None:
         ([], "expected --run RUN, or --data, --base, --methods and --out together"),
         (["--data", "d", "--base", "b"], "--data, --base, --methods and --out together"),
         (["--run", "r", "--data", "d", "--users", "3"], "--data, --users: has no meaning with"),
+        (["--run", "r", "--judge-model", "m"], "--judge-model: has no meaning with --run"),
         (["--data", "d", "--base", "b", "--methods", "magic", "--out", "o"], "got 'magic'"),
+        (
+            ["--data", "d", "--base", "b", "--methods", "all", "--out", "o", "--strangers", "2"],
+            "--strangers: has no meaning with --data",
+        ),
         (
             ["--data", "d", "--base", "b", "--methods", "all", "--out", "o", "--trials", "0"],
             "--trials: expected at least 1, got 0",

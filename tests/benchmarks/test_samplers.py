@@ -1,8 +1,13 @@
 """The comparison of samplers: who searches on whom, in which order, and once only."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.cohorts import (
@@ -129,3 +134,31 @@ def test_what_can_not_be_compared_is_refused(
         with pytest.raises(SystemExit):
             main(["--out", str(tmp_path), *words])
         assert said in capsys.readouterr().err
+
+
+def test_who_is_ended_ends_the_processes_that_search(tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path), "--layers", "40", "--users", "1", "--seeds", "2",
+             "--trials", "200", "--processes", "2", "--contenders", "gp"]  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.samplers", *words]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL) as process:
+        try:
+            children: list[psutil.Process] = []
+            while len(_searching(children)) < 2:
+                assert process.poll() is None
+                time.sleep(0.1)
+                children = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 128 + signal.SIGTERM
+            assert not psutil.wait_procs(children, timeout=60)[1]
+        finally:
+            process.kill()
+            for child in children:
+                if child.is_running():
+                    child.kill()
+    assert not [*tmp_path.glob("made-up*/*.json")]  # they were at work
+
+
+def _searching(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of the pool; the other is multiprocessing's own."""
+    return [process for process in processes if "spawn_main" in " ".join(process.cmdline())]

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from cluster.budget import Rules
+from cluster.controllers import Controllers
 from cluster.progress import Progress
 from cluster.run import said_of_size
 from cluster.schedule import Schedule
@@ -28,7 +29,7 @@ def scheduled(folder: Path, space: SearchSpace) -> Schedule:
     plan = SearchPlan(storage, space, (10,) * 4, SamplerSettings("random", 2), Rules(3))
     return Schedule(
         ShardPlan("all", {"aaaa": 1, "bbbb": 2}, plan, folder, 1, 2),
-        (),
+        Controllers(()),
         Progress(Console(quiet=True), 3),
     )
 

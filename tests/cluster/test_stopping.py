@@ -29,7 +29,7 @@ from tests.tiny import tiny_model, tiny_tokenizer
 RATES = (1e-3, 1e3)  # the second diverges
 TRIALS, REPEATS = 5, 1
 SPACE = SearchSpace(4, (4, 8), RATES)
-RULE = StoppingRule(fewest=3, errors=0.0, chance=0.5)
+RULE = StoppingRule(fewest=3)
 
 
 def points(*losses: float) -> list[Checkpoint]:
@@ -65,9 +65,8 @@ def test_a_trial_is_judged_by_what_its_study_holds(study: Study) -> None:
 
 def test_a_stopped_trial_teaches_no_other(study: Study) -> None:
     study.tell(0, (4.0, 0.1), {"item_count": 10})
-    study.stop(4, "dominated", {"curve": points(3.0, 2.9)})
-    four = StoppingRule(fewest=4, errors=0.0, chance=0.5)
-    assert why(study, four, 3.95, 3.9) is None
+    study.stop(4, "unpromising", {"curve": points(3.0, 2.9)})
+    assert why(study, StoppingRule(fewest=4), 3.95, 3.9) is None
 
 
 def write_learned_base(folder: Path, data: Path) -> Path:

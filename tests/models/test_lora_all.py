@@ -11,7 +11,7 @@ from models.lora_all import SPACE, LoraAll
 from models.milp import Milp
 from models.options import Options, default
 from models.personalizer import fit
-from search.space import MemoryConfig
+from search.space import MemoryConfig, SearchSpace
 from tests.models.test_milp import task
 from tests.tiny import tiny_base
 
@@ -38,3 +38,11 @@ def test_a_setting_that_is_missing_is_named() -> None:
     assert default(SPACE) == Options.of(rank=8, learning_rate=5e-4)
     with pytest.raises(ValueError, match="learning_rate"):
         LoraAll().start(tiny_base()).add(replace(task(), configuration=Options.of(rank=8)))
+
+
+def test_a_rank_that_the_search_space_of_the_base_leaves_out_is_refused() -> None:
+    base = tiny_base()
+    kept, left_out = SearchSpace.for_base(base.layer_count, base.smallest_dimension, ranks=(16, 32))
+    assert (kept.ranks, left_out) == ((16,), (32,))
+    with pytest.raises(ValueError, match=r"expected a rank of at most 16, half of .* got 32"):
+        fit(LoraAll(), base, [task(configuration=Options.of(rank=32, learning_rate=2e-3))])

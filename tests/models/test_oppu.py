@@ -52,6 +52,12 @@ def test_it_learns_the_users_pairs_for_two_epochs_whatever_the_budget() -> None:
         OppuRecipe(base, "oppu").course(replace(wanted, train=(post,)))
 
 
+def test_a_base_too_narrow_for_its_rank_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.oppu.RANK", 17)  # the tiny base's queries and values are 32 wide
+    with pytest.raises(ValueError, match=r"at most 16, .* got 17: give a smaller rank, or leave"):
+        fit(Oppu(), tiny_base(), [task(configuration=FAST)])
+
+
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_an_export_is_an_adapter_that_peft_runs_alike(tmp_path: Path, family: str) -> None:
     base, registry = tiny_base(family), Registry(tmp_path / "registry")

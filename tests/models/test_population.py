@@ -65,6 +65,12 @@ def test_refuses_too_small_a_population() -> None:
         learn(tiny_base(), tiny_interactions("a", 5), SETTINGS)
 
 
+def test_refuses_a_base_too_narrow_for_its_rank() -> None:
+    wide = replace(SETTINGS, rank=17)  # the tiny base's matrices are 32 and 48 wide
+    with pytest.raises(ValueError, match=r"34 or more wide.* rank 17, got 32; use --population"):
+        learn(tiny_base(), sample(histories(), set(), SETTINGS), wide)
+
+
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_a_merged_base_computes_what_base_and_memory_computed(family: str) -> None:
     base = tiny_base(family, torch.float64)

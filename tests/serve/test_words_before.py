@@ -16,7 +16,7 @@ from serve.access import EVERYONE
 from serve.ask import Ask
 from serve.engine import Engine
 from serve.memories import Memories
-from serve.schema import ChatRequest, parse
+from serve.schema import ChatRequest, CompletionRequest, parse
 from serve.service import Service
 from tests.serve.people import publish
 
@@ -71,3 +71,40 @@ def test_each_user_is_asked_behind_own_words_and_answered_as_if_alone(
         attached = attach(personalizer(name), base)
         (tokens,) = generate(base, [ask.prompt], [ask.state], attached, 6)
         assert base.prompt.decode(tokens) == text
+
+
+def continued(service: Service, user: str, *texts: str) -> tuple[Ask, ...]:
+    body = {"model": f"{service.name}:{user}", "prompt": list(texts), "max_tokens": 6}
+    request = parse(CompletionRequest, json.dumps(body).encode())
+    return service.prepare(request, EVERYONE).asks
+
+
+def test_words_that_are_continued_stand_behind_the_users_own_too(
+    base: Base, engine: Engine, tmp_path: Path
+) -> None:
+    service = served(tmp_path / "registry", base)
+    text = f"{QUERY}\nIt is"
+    bare = continued(service, "ada", text)[0].prompt
+    assert list(bare) == [*base.prompt.begin, *base.prompt.text(text)]
+    asks = [continued(service, user, text)[0] for user in METHODS]
+    for user, ask in zip(METHODS, asks, strict=True):
+        words = base.prompt.decode(ask.prompt)
+        before = words.removesuffix(text)
+        assert before != words
+        assert f"{user}'s own" in before or f"the {user} one" in before
+        assert "\n" not in before
+    together = [piece.text for piece in engine.answer(asks)]
+    for name, ask, said in zip(METHODS, asks, together, strict=True):
+        attached = attach(personalizer(name), base)
+        (tokens,) = generate(base, [ask.prompt], [ask.state], attached, 6)
+        assert said.startswith(base.prompt.decode(tokens))  # which ends at a line break
+        assert said == engine.answer([ask])[0].text
+
+
+def test_several_texts_stand_each_behind_what_fits_it(base: Base, tmp_path: Path) -> None:
+    service = served(tmp_path / "registry", base)
+    texts = (QUERY, "the rag one was", "What is my parrot 2 called?")
+    together = continued(service, "rag", *texts)
+    assert [ask.prompt for ask in together] == [
+        continued(service, "rag", text)[0].prompt for text in texts
+    ]

@@ -1,0 +1,64 @@
+"""Processes that run shards: each one shard after another, and not for ever.
+
+Tune's controller keeps what it ran as long as its process lives, and a process that has only just
+been started has spent what a hundred trials cost. So a process runs shards until it has had
+`TRIALS_OF_PROCESS` trials. Where a shard starts while the last one drains, two take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from cluster.shard import ShardPlan, run_shard
+from cluster.streams import Event
+
+TRIALS_OF_PROCESS = 2000
+
+
+class Controller:
+    """One process, for one shard at a time."""
+
+    def run(self, plan: ShardPlan, askers: Sequence[Any]) -> Iterator[list[Event]]:
+        """See `cluster.shard.run_shard`."""
+        yield from run_shard(plan, askers)
+
+
+@dataclass
+class _Process:
+    """A controller's handle, and the trials it has had."""
+
+    handle: Any
+    trials: int = 0
+
+
+class Controllers:
+    """Starts shards, each in a process that is free, or in a new one."""
+
+    def __init__(self, askers: Sequence[Any], kind: type[Controller] = Controller) -> None:
+        """No process yet.
+
+        Args:
+            askers: handles of `Asker` actors.
+            kind: what runs in each process.
+        """
+        self._askers = askers
+        self._new = ray.remote(kind).options(num_cpus=0)
+        self._free: list[_Process] = []
+        self._busy: dict[str, _Process] = {}
+
+    def start(self, shard: ShardPlan) -> Any:
+        """The stream of a shard's events; it must be told of its end (`ended`)."""
+        process = self._free.pop() if self._free else _Process(self._new.remote())
+        self._busy[shard.name] = process
+        process.trials += shard.trials
+        return process.handle.run.options(num_returns="streaming").remote(shard, self._askers)
+
+    def ended(self, name: str, broken: bool) -> None:
+        """A shard's stream is over; what broke, or has had its trials, is not used again."""
+        process = self._busy.pop(name)
+        if not broken and process.trials < TRIALS_OF_PROCESS:
+            self._free.append(process)
