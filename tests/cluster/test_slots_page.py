@@ -11,6 +11,7 @@ import torch
 from cluster import slots_page
 from cluster.attention import NEWEST, ReadsSlots, attention_of
 from cluster.entrant import Entrant, entrants
+from cluster.forget import forget
 from cluster.slots_page import told_of
 from cluster.unit import Unit, Units
 from cluster.users import Choice
@@ -141,3 +142,17 @@ def test_without_slots_there_is_no_page(tmp_path: Path) -> None:
     (run / "slots.html").write_text("of an earlier state")
     assert slots_page.write(run, entrants(terms), examples=True) is None
     assert not (run / "slots.html").exists()
+
+
+def test_a_forgotten_users_slots_and_the_page_are_gone(tmp_path: Path) -> None:
+    run = a_comparison(tmp_path)
+    slots_page.write(run, [LPM], examples=True)
+    gone, other = Choice.load(run).searched[:2]
+    forget(run, gone.user_id)
+    assert not (run / "slots.html").exists()
+    assert Units(run).read(Unit("final", "lpm"))["attention"].keys() == {other.digest}
+    page = slots_page.write(run, [LPM], examples=True)
+    assert page is not None
+    text = page.read_text()
+    assert other.digest in text
+    assert gone.digest not in text
