@@ -133,9 +133,7 @@ def compare(
         bool | None,
         typer.Option("--default-budget", help="The main method with a search's trials, too."),
     ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="The method that differences are taken to; none.")
-    ] = None,
+    reference: Annotated[str | None, typer.Option(help="What differences are to; none.")] = None,
     min_items: Annotated[int | None, typer.Option(help="Fewest items of a user; 30.")] = None,
     population: Annotated[
         Literal["auto", "off"] | None, typer.Option(help="Learn first what users share; auto.")
@@ -151,10 +149,12 @@ def compare(
     injection_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     tuning_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     epoch_tokens: Annotated[int | None, typer.Option(help="As for search; 8192.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="What reads texts as vectors; base.")] = None,
     slots: Annotated[int | None, typer.Option(help="Most trainings' places at once.")] = None,
     address: Address = None,
     judge: JudgeUrl = None,
     judge_model: JudgeModel = None,
+    examples: Annotated[bool, typer.Option(help="With --data: quote users in a page.")] = True,
 ) -> None:
     """Measure a run on its test words; or methods against each other, on equal terms.
 
@@ -165,7 +165,7 @@ def compare(
         "users": users, "seeds": seeds, "trials": trials, "default_budget": default_budget,
         "min_items": min_items, "population": population, "user_said": user_said, "dtype": dtype,
         "injection_epochs": injection_epochs, "tuning_epochs": tuning_epochs,
-        "epoch_tokens": epoch_tokens,
+        "epoch_tokens": epoch_tokens, "encoder": encoder,
     }  # fmt: skip
     of_methods = {name: value for name, value in set_for_methods.items() if value is not None}
     given = {"data": data, "base": base, "methods": methods}
@@ -173,7 +173,8 @@ def compare(
 
     if run is not None:
         alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address,
-                 "judge": judge, "judge_model": judge_model}  # fmt: skip
+                 "judge": judge, "judge_model": judge_model,
+                 "no_examples": None if examples else True}  # fmt: skip
         from cluster.compare import STRANGERS
         from cluster.compare import compare as measure
 
@@ -192,7 +193,7 @@ def compare(
         raise ValueError("expected --judge URL and --judge-model MODEL together, got one of them")
     endpoint = Endpoint(judge, judge_model) if judge and judge_model else None
     try:
-        contest(terms, out, reference or CONTROL, address, slots, judge=endpoint)
+        contest(terms, out, reference or CONTROL, address, slots, None, endpoint, examples)
     except KeyboardInterrupt:
         typer.echo("interrupted: go on with the same command", err=True)
         raise typer.Exit(130) from None

@@ -10,6 +10,7 @@ preparation.py  a run before anything is trained
 connection.py   an embedded Ray or an existing cluster, and what it must offer
 subjects.py     the users whose memories train on a device
 workbench.py    one base with its pack and its scoring, without Ray
+chosen.py       how right a model's picks among options were
 inside.py       what a user's memory changed, as it is kept and shown
 winners.py      a winner as it is published
 failures.py     what may be said of a task that failed
@@ -32,6 +33,7 @@ run.py          the whole way: histories, search, winners, registry, results, re
 forget.py       a user removed from a run or a comparison; forget_compared serves it
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
+measuring.py    one model on users' test items: losses, answers, picks
 compare.py      a run on the test split; comparison, comparison_text and grid serve it
 contest.py      every method on equal terms, from the data to the table
 terms.py        what a person sets for that
@@ -45,9 +47,12 @@ trainings.py    one method's trainings of all users in a pack; apart serves it
 tuning.py       what is tried next, and which trial was best
 validation.py   units on the validation part
 finals.py       units on the test part
+attention.py    which slots of a state attend to which items of its user
 burden.py       what a state costs in bytes, tokens and time
 tally.py        from all outcomes to the standing
+pooled.py       measures over all users' items at once: F1 and RMSE
 standing.py     how methods stand: values, differences, intervals; standing_text prints it
+slots_page.py   the page that shows it
 judge.py        which of two answers is better, asked of an endpoint
 win_rate.py     how often one method wins against another by a judge
 verdicts.py     that, for every row of a comparison

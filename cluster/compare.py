@@ -3,7 +3,8 @@
 For every searched user the original base, the base that was searched on, the user's own published
 memory and the memories of strangers answer the same test items, so that all differences are taken
 within a user. The loss is over all test items; answers, which cost far more, over at most 32 of
-them, evenly spaced in time. Nothing is chosen here: run it once, when a run is done.
+them, evenly spaced in time; of items with options the likeliest is picked. Nothing is chosen here:
+run it once, when a run is done.
 
 Strangers are drawn by the seed from the other users who have a memory: first those whose winner
 has the user's own configuration, so that only the text differs, then any others.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -26,38 +27,19 @@ from rich.progress import Progress
 from cluster import comparison_text
 from cluster.comparison import Compared, Comparison, Model, mean_of
 from cluster.connection import output_is_logged
+from cluster.measuring import Subject, anchors_of, have_labels, measure
 from cluster.results import Measured, Results, UserResult, load, write_private
 from models.base import Base
 from models.catalog import attach_all, frame_all
-from models.history import Histories, History, Interaction, UserSaid, split, user_texts
-from models.persona import Persona, anchors
+from models.history import Histories, UserSaid
 from models.personalizer import UserState
 from models.registry import Registry
-from models.scoring import answer_limit, answers, evaluation_items, losses, scores_of
 
 ANSWERED_ITEMS = 32
 STRANGERS = 4
 GROUP = 4  # users scored in the same batches
 
 Tried = tuple[UserResult, Model, Sequence[UserState | None]]  # one model may be several memories
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One user's test items, those of them that are answered, and what answers are held against."""
-
-    items: tuple[Interaction, ...]
-    answered: tuple[Interaction, ...]
-    train: tuple[Interaction, ...]
-    persona: Persona
-
-    @classmethod
-    def of(cls, history: History, user_said: UserSaid, items: int) -> Subject:
-        """A user's test part, of which at most so many items are answered."""
-        parts = split(history)
-        persona = Persona.of(user_texts(parts.train, user_said), history.profile)
-        every = evaluation_items(parts.test)
-        return cls(every, evaluation_items(every, items), parts.train, persona)
 
 
 def compare(
@@ -123,18 +105,6 @@ def draw_strangers(
 
 def _drawn(users: Sequence[UserResult], generator: random.Random) -> list[UserResult]:
     return generator.sample(users, len(users))
-
-
-def anchors_of(subjects: Sequence[Subject], seed: int) -> dict[str, tuple[float, float]]:
-    """Persona-F1 and P-Cover of answers that no model gave, which the models' are read against."""
-    gold = [[item.response for item in subject.answered] for subject in subjects]
-    found = anchors([subject.persona for subject in subjects], gold, seed)
-    named = {
-        "true answer": found.gold,
-        "another user's": found.stranger,
-        "copying": found.copy_cap,
-    }
-    return {name: (scores.f1, scores.cover) for name, scores in named.items() if scores}
 
 
 class _Run:
@@ -212,19 +182,12 @@ class _Run:
         self, base: Base, tried: Sequence[Tried], measured: dict[str, dict[Model, Measured]]
     ) -> None:
         """Adds what was tried to `measured`, all of it in the same batches."""
-        attached, frame = attach_all(base), frame_all(base)
         states = [state for _, _, states in tried for state in states]
         subjects = [self._subjects[user.digest] for user, _, states in tried for _ in states]
-        limits = [answer_limit(base, subject.train) for subject in subjects]
-        found = losses(base, attached, states, [s.items for s in subjects], frame)
-        asked = [subject.answered for subject in subjects]
-        texts = answers(base, attached, states, asked, limits, frame)
-        scores = iter(
-            Measured.of(scores_of(subject.answered, loss, said, subject.persona))
-            for subject, loss, said in zip(subjects, found, texts, strict=True)
-        )
+        labels = have_labels(self._subjects.values())
+        found = iter(measure(base, attach_all(base), frame_all(base), states, subjects, labels))
         for user, model, of_model in tried:
-            measured[user.digest][model] = mean_of([next(scores) for _ in of_model])
+            measured[user.digest][model] = mean_of([next(found).measured for _ in of_model])
 
     def _compared(
         self,

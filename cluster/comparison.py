@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Literal
+from typing import Literal, Protocol
 
+from cluster.chosen import Chosen
 from cluster.facts import ORDER, pooled
 from cluster.results import Measured, Recall
 from models.gain import paired_interval
@@ -32,6 +33,22 @@ PAIRS: tuple[tuple[Model, Model], ...] = (
     ("own", "strangers"),
     ("base", "original"),
 )
+
+
+class Printed(Protocol):
+    """What must be known of a metric to print its values."""
+
+    @property
+    def name(self) -> str:
+        """As in a heading."""
+
+    @property
+    def less_is_better(self) -> bool:
+        """Or more."""
+
+    @property
+    def fraction(self) -> bool:
+        """In [0, 1], printed x100."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ METRICS = (
     Metric("Persona-F1", False, True, lambda measured: measured.persona_f1),
     Metric("P-Cover", False, False, lambda measured: measured.p_cover),
     *(Metric(f"recall, {kind}", False, True, _recall_of(kind)) for kind in ORDER),
+    Metric("accuracy", False, True, lambda m: m.chosen.accuracy if m.chosen else None),
+    Metric("MAE", True, False, lambda m: m.chosen.mae if m.chosen else None),
 )
 
 
@@ -193,12 +212,26 @@ def mean_of(measured: Sequence[Measured]) -> Measured:
         persona_f1=_mean([each.persona_f1 for each in measured]),
         p_cover=_mean([each.p_cover for each in measured]),
         recall=pooled(each.recall for each in measured),
+        chosen=_mean_chosen([each.chosen for each in measured if each.chosen is not None]),
     )
 
 
 def chance(users: Sequence[Compared]) -> dict[str, Recall]:
     """By kind: how many facts were asked about and how many chance would give."""
     return pooled(user.measured["base"].recall for user in users)
+
+
+def _mean_chosen(found: Sequence[Chosen]) -> Chosen | None:
+    """The means of several memories' picks on the same items."""
+    if not found:
+        return None
+    return replace(
+        found[0],
+        accuracy=fmean(each.accuracy for each in found),
+        label_counts=None,
+        mae=_mean([each.mae for each in found]),
+        mse=_mean([each.mse for each in found]),
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

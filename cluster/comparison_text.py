@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster import wording
-from cluster.comparison import METRICS, MODELS, Compared, Comparison, Contrast, Metric, chance
+from cluster.comparison import METRICS, MODELS, Compared, Comparison, Contrast, Printed, chance
 from cluster.grid import Grid
 
 METRIC = {metric.name: metric for metric in METRICS}
@@ -140,14 +140,14 @@ def _named(user: Compared) -> str:
     return _plain(user.user_id) + ("" if user.by_session else " *")
 
 
-def number(metric: Metric, value: float | None) -> str:
+def number(metric: Printed, value: float | None) -> str:
     """A metric's value as it is printed."""
     if value is None:
         return wording.NOTHING
     return wording.percent(value) if metric.fraction else wording.loss(value)
 
 
-def signed(metric: Metric, value: float | None) -> str:
+def signed(metric: Printed, value: float | None) -> str:
     """A difference of a metric as it is printed."""
     return wording.change(value, "percent" if metric.fraction else "loss")
 

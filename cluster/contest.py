@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
-from cluster import standing_text
+from cluster import slots_page, standing_text
 from cluster.connection import Ground, connected, output_is_logged
 from cluster.effort import Effort
 from cluster.entrant import CONTROL, Entrant, entrants
@@ -53,8 +53,11 @@ def contest(
     slots: int | None = None,
     console: Console | None = None,
     judge: Endpoint | None = None,
+    examples: bool = True,
 ) -> Standing:
     """Compares methods, or goes on with it; prints a table and writes compare.json and compare.md.
+
+    Where states have slots, slots.html shows what these attend to.
 
     Args:
         terms: what all methods have in common.
@@ -64,6 +67,7 @@ def contest(
         slots: places of an embedded Ray.
         console: where to print; the standard output if not given.
         judge: whom to ask which answers are better; None sends nothing to anybody.
+        examples: whether the page of what slots attend to quotes users.
 
     Raises:
         ValueError, OSError: something given can't work; nothing that was done is lost.
@@ -81,6 +85,8 @@ def contest(
         raise FileExistsError(f"--out: {folder.path} holds something else; choose another folder")
     with held(folder, resume):
         begun = prepared(terms, folder, rows)
+        if judge is not None:
+            begun.check_judged()
         begun.say(progress)
         broken: dict[str, str] = {}
         if not _is_done(begun):
@@ -96,8 +102,11 @@ def contest(
             standing = replace(standing, win_rates=found)
         write_private(folder.path / JSON_NAME, standing_text.as_json(standing))
         write_private(folder.path / MARKDOWN_NAME, standing_text.markdown(standing))
+        page = slots_page.write(folder.path, rows, examples)
     standing_text.show(standing, console)
     console.print(f"Written to {folder.path / MARKDOWN_NAME} and {folder.path / JSON_NAME}.")
+    if page is not None:
+        console.print(f"What slots attend to stands in {page}.")
     return standing
 
 

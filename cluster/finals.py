@@ -1,8 +1,8 @@
 """Units on the test part: an entrant trained with what it chose, and the bases without a memory.
 
-This is where a comparison reads the test part, through `compare.Subject`; it is asked for when all
-trials of all entrants are done. Nothing is chosen here. A user whose best trial was no gain isn't
-trained: the base's own numbers stand for that user, and so they do where the training failed.
+This is where a comparison reads the test part, through `measuring.Subject`; it is asked for when
+all trials of all entrants are done. Nothing is chosen here. A user whose best trial was no gain
+isn't trained: the base's own numbers stand for that user, and so they do where the training failed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import asdict
 
 from cluster.apart import together_or_apart
 from cluster.arena import Arena, Own
+from cluster.attention import ReadsSlots, attention_of
 from cluster.burden import extra_tokens, pace_ratios, parameters, stored_bytes
-from cluster.compare import Subject, anchors_of
 from cluster.entrant import Entrant, configuration_of
-from cluster.results import Measured
+from cluster.measuring import Found, Subject, anchors_of, have_labels, measure
 from cluster.trainings import Trained
 from cluster.tuning import best_of
 from cluster.unit import BASE, Unit, told
@@ -26,7 +26,7 @@ from models.history import Histories
 from models.personalizer import UserState
 from models.published import WINNER_IS_BASE, BaseIdentity
 from models.registry import Registry
-from models.scoring import Scores, answer_limit, score
+from models.scoring import answer_limit
 
 PACED_USERS = 3
 FAILED = "the training failed"
@@ -36,19 +36,20 @@ Subjects = Mapping[str, Subject]
 
 def untrained(arena: Arena, unit: Unit) -> Own:
     """A base's own scores, and what Persona-F1 and P-Cover are to be read against."""
-    digests = [user.digest for user in arena.users]
-    subjects = _tested(arena, digests)
-    scores = _scores(arena, dict.fromkeys(digests), subjects, digests)
+    subjects = _tested(arena)
+    digests = list(subjects)
+    found = _found(arena, dict.fromkeys(digests), subjects, digests)
     users = {
         digest: {
-            "measured": asdict(Measured.of(own)),
+            "measured": asdict(own.measured),
             "items": len(subjects[digest].items),
             "answered": len(subjects[digest].answered),
+            "with_options": len(subjects[digest].choosing),
         }
-        for digest, own in zip(digests, scores, strict=True)
+        for digest, own in zip(digests, found, strict=True)
     }
     if unit.entrant == BASE:
-        said = zip(digests, scores, strict=True)
+        said = zip(digests, found, strict=True)
         keep(arena.folder.path, unit, {digest: own.answers for digest, own in said})
     return {"users": users, "anchors": anchors_of(list(subjects.values()), arena.terms.seed)}
 
@@ -56,14 +57,14 @@ def untrained(arena: Arena, unit: Unit) -> Own:
 def final(arena: Arena, unit: Unit) -> Own:
     """An entrant under a seed: trained with each user's best configuration, then scored once."""
     entrant = arena.entrant(unit)
-    method = personalizer(entrant.method)
+    method = personalizer(entrant.method, arena.terms.encoder)
     best = best_of(arena.units.read(Unit("bare")), told(arena.units, entrant.label))
     chosen = {digest: of.configuration for digest, of in best.items() if of is not None}
     wanted = {digest: configuration_of(method, of) for digest, of in chosen.items()}
     trained = arena.trainings.train(method, wanted, unit.number)
     digests = list(trained.states)
-    subjects = _tested(arena, digests)
-    scored = together_or_apart(lambda some: _scores(arena, trained.states, subjects, some), digests)
+    subjects = _tested(arena)
+    scored = together_or_apart(lambda some: _found(arena, trained.states, subjects, some), digests)
     found = dict(zip(digests, scored, strict=True))
     users = {digest: _own(arena, trained, subjects, found, digest) for digest in wanted}
     content: Own = {
@@ -76,54 +77,51 @@ def final(arena: Arena, unit: Unit) -> Own:
         good = {d: trained.states[d] for d, own in users.items() if "measured" in own}
         content["stored_bytes"] = _published(arena, entrant, good, wanted.keys())
         content["pace"] = _pace(arena, good, subjects)
-        said = {d: own.answers for d in good if isinstance(own := found[d], Scores)}
+        if isinstance(method, ReadsSlots):
+            content["attention"] = {
+                digest: attention_of(method, arena.base, state, subjects[digest].train)
+                for digest, state in good.items()
+            }
+        said = {d: own.answers for d in good if isinstance(own := found[d], Found)}
         keep(arena.folder.path, unit, said)
     return content
 
 
-def _tested(arena: Arena, digests: Sequence[str]) -> dict[str, Subject]:
+def _tested(arena: Arena) -> dict[str, Subject]:
+    """By digest, everybody who is compared: whether options are labels is told by all together."""
     histories, terms = Histories.open(arena.folder.data), arena.terms
-    user_ids = {digest: arena.subjects.of(digest).user_id for digest in digests}
     return {
-        digest: Subject.of(histories.load(user_id), terms.user_said, terms.items)
-        for digest, user_id in user_ids.items()
+        user.digest: Subject.of(histories.load(user.user_id), terms.user_said, terms.items)
+        for user in arena.users
     }
 
 
-def _scores(
+def _found(
     arena: Arena,
     states: Mapping[str, UserState | None],
     subjects: Subjects,
     digests: Sequence[str],
-) -> list[Scores]:
-    own = [subjects[digest] for digest in digests]
-    return score(
-        arena.base,
-        arena.attach,
-        [states[digest] for digest in digests],
-        [subject.answered for subject in own],
-        [answer_limit(arena.base, subject.train) for subject in own],
-        [subject.persona for subject in own],
-        arena.frame,
-        [subject.items for subject in own],
-    )
+) -> list[Found]:
+    of_users = [states[digest] for digest in digests]
+    own, labels = [subjects[digest] for digest in digests], have_labels(subjects.values())
+    return measure(arena.base, arena.attach, arena.frame, of_users, own, labels)
 
 
 def _own(
     arena: Arena,
     trained: Trained,
     subjects: Subjects,
-    found: Mapping[str, Scores | ValueError],
+    found: Mapping[str, Found | ValueError],
     digest: str,
 ) -> Own:
     """One user's numbers; of one who can't be trained or scored, that alone."""
-    scores = found.get(digest)
-    if not isinstance(scores, Scores) or not math.isfinite(scores.loss_nats):
+    own = found.get(digest)
+    if not isinstance(own, Found) or not math.isfinite(own.measured.loss_nats):
         return {"failed": True}
     state, subject = trained.states[digest], subjects[digest]
     limit, kept = answer_limit(arena.base, subject.train), parameters(state)
     return {
-        "measured": asdict(Measured.of(scores)),
+        "measured": asdict(own.measured),
         "stored_parameters": kept,
         "trained_parameters": kept if trained.steps[digest] else 0,
         "extra_tokens": extra_tokens(arena.base, arena.frame, state, subject.items, limit),
@@ -152,7 +150,7 @@ def _pace(
     arena: Arena, states: Mapping[str, UserState], subjects: Subjects
 ) -> tuple[float, float] | None:
     """Time to the first token and tokens a second, to the base's; None where none has a state."""
-    asked = [(state, subjects[digest].answered[0].query or "") for digest, state in states.items()][
+    asked = [(state, subjects[digest].items[0].query or "") for digest, state in states.items()][
         :PACED_USERS
     ]
     return pace_ratios(arena.base, arena.attach, arena.frame, asked) if asked else None

@@ -109,7 +109,7 @@ def _data(folder: RunFolder, user_id: str) -> str:
 
 def _tables(folder: RunFolder) -> None:
     """Removes what a comparison found; before the data, which tell what is still to be done."""
-    for name in ("compare.json", "compare.md"):
+    for name in ("compare.json", "compare.md", "slots.html"):
         (folder.path / name).unlink(missing_ok=True)
 
 

@@ -11,15 +11,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.compare import Subject, anchors_of
 from cluster.folder import RunFolder
+from cluster.measuring import Subject, anchors_of
 from cluster.results import write_private
 from cluster.unit import Unit, Units
 from cluster.users import Choice
 from models.history import Histories
 from models.registry import Registry
 
-_BY_USER = ("users", "stored_bytes")
+_BY_USER = ("users", "stored_bytes", "attention")
 
 
 def states(folder: RunFolder, user_id: str) -> str:

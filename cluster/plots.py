@@ -174,6 +174,23 @@ def personal_gain(names: Sequence[str], change: Sequence[Sequence[float | None]]
     return _rows(figure, names, row_height=18)
 
 
+def attention(names: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
+    """A row an item, a column a slot: the slot's share of the attention, to an even share."""
+    slots = len(shares[0])
+    times = [[share * slots for share in row] for row in shares]
+    cells = go.Heatmap(
+        z=[_rounded(row) for row in times],
+        colorscale=[[place / 9, f"var(--step-{place})"] for place in range(10)],
+        zmin=0,
+        zmax=max(max(row) for row in times),
+        hovertemplate="%{y}<br>slot %{x}: x %{z:.2f}<extra></extra>",
+        colorbar=_bar("x even"),
+    )
+    figure = go.Figure(cells)
+    figure.update_xaxes(title="slot", side="top", dtick=_every(slots), showgrid=False)
+    return _rows(figure, names)
+
+
 def label(user_id: str) -> str:
     """A user id that fits on an axis and that plotly cannot read as anything but text."""
     return html.escape(wording.short(user_id, NAME_LENGTH))

@@ -15,6 +15,7 @@ from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from cluster.progress import Progress
 from cluster.users import FILE_NAME, Choice, choose
+from models import quizzes
 from models.base import check
 from models.history import Histories, user_digest
 from search.samplers import check_sampler
@@ -86,7 +87,7 @@ def prepared(
     if (folder.path / FILE_NAME).is_file():
         histories, choice = Histories.open(folder.data), Choice.load(folder.path)
     else:
-        histories = Histories.read(experiment.data, folder.data)
+        histories = quizzes.histories(experiment.data, folder.data, experiment.user_said)
         choice = choose(histories, experiment, folder.key())
         experiment.check_total(len(choice.searched))
         choice.save(folder.path)

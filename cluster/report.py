@@ -72,7 +72,6 @@ def page(results: Results, searched: Mapping[str, Course], examples: bool = True
     rows = [
         Row(user, place < DRAWN_USERS, searched.get(user.digest)) for place, user in enumerate(kept)
     ]
-    scripts = {"plotly": plotly.offline.get_plotlyjs(), "js": _file("report.js")}
     context = {
         "results": results,
         "rows": rows,
@@ -84,12 +83,26 @@ def page(results: Results, searched: Mapping[str, Course], examples: bool = True
         "figures": _figures(results, rows),
         "examples": examples,
         "limits": {"drawn": DRAWN_USERS, "heated": HEATED_USERS, "listed": LISTED_USERS},
+    }
+    return rendered("report.html.j2", context)
+
+
+def rendered(template: str, context: Mapping[str, object]) -> str:
+    """A page that holds all it shows: texts escaped, its own scripts alone run.
+
+    Args:
+        template: its name; `figures` of the context are drawn by id.
+        context: what the template shows.
+    """
+    scripts = {"plotly": plotly.offline.get_plotlyjs(), "js": _file("report.js")}
+    own = {
         "policy": _POLICY.format(scripts=" ".join(map(_digest, scripts.values()))),
         "css": Markup(_file("report.css")),
         **{name: Markup(text) for name, text in scripts.items()},
     }
+    page = _template(template).render({**context, **own})
     # A lone surrogate in somebody's text has no bytes in UTF-8.
-    return _template().render(context).encode("utf-8", "replace").decode("utf-8")
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _figures(results: Results, rows: Sequence[Row]) -> dict[str, plots.Figure]:
@@ -131,7 +144,7 @@ def _gain_figure(gain: Gain, results: Results) -> plots.Figure:
     return plots.personal_gain([user.user_id for user in shown], change)
 
 
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -139,9 +152,9 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("loss", "percent", "change", "verdict", "count", "short", "describe", "token")
-    environment.filters.update({name: getattr(wording, name) for name in names})
-    return environment.get_template("report.html.j2")
+    filters = ("loss", "percent", "change", "verdict", "count", "short", "describe", "token")
+    environment.filters.update({each: getattr(wording, each) for each in filters})
+    return environment.get_template(name)
 
 
 def _file(name: str) -> str:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cluster.chosen import Chosen
 from cluster.inside import Inside
 from search.space import MemoryConfig
 
@@ -39,7 +40,10 @@ class Recall(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """One model on one user's held-out items. ROUGE and F1 are fractions in [0, 1]."""
+    """One model on one user's held-out items. ROUGE and F1 are fractions in [0, 1].
+
+    What is of answers is None where none were written, and `chosen` where no item has options.
+    """
 
     loss_nats: float
     token_count: int
@@ -49,6 +53,7 @@ class Measured:
     persona_f1: float | None = None
     p_cover: float | None = None
     recall: Mapping[str, Recall] = field(default_factory=dict)
+    chosen: Chosen | None = None
 
     @classmethod
     def of(cls, scores: Scores) -> Measured:
@@ -68,7 +73,9 @@ class Measured:
     def from_json(cls, value: Mapping[str, Any]) -> Measured:
         """The inverse of `dataclasses.asdict` after a way through JSON."""
         recall = {kind: Recall(*counts) for kind, counts in value["recall"].items()}
-        return cls(**{**value, "recall": recall})
+        chosen = value.get("chosen")  # results of earlier versions have none
+        chosen = None if chosen is None else Chosen.from_json(chosen)
+        return cls(**{**value, "recall": recall, "chosen": chosen})
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ Values and arithmetic alone: `tally.py` reads what was measured, `standing_text.
 
 A user's value is the mean over seeds, then everything is taken within users: the difference to the
 reference, its mean and 95 % interval (paired bootstrap over users, `models/gain.py`), and for how
-many users a row is better, worse, or neither by more than `TIE`.
+many users a row is better, worse, or neither by more than `TIE`. What is no mean over users is of
+all their items at once (`pooled.py`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from statistics import fmean
 from typing import Any
 
 from cluster.comparison import METRICS, Metric
+from cluster.pooled import POOLED, Counts, PooledMetric, pooled_interval
 from cluster.win_rate import WinRate
-from models.gain import paired_interval
+from models.gain import Interval, paired_interval
 
 TIE = 5e-4  # what rounds to nothing as it is printed: 0.001 nats, 0.1 points
 
@@ -50,7 +52,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One entrant: by metric and user, the mean over seeds.
+    """One entrant: by metric and user, the mean over seeds; `counts` are of pooled metrics.
 
     `on_base` counts users none of whose trials was better than the base; `failed` counts final
     trainings, of all users and seeds, that did not end well and count as the base; `failed_trials`
@@ -64,9 +66,13 @@ class Row:
     on_base: int = 0
     failed: int = 0
     failed_trials: int = 0
+    counts: Mapping[str, Mapping[str, Counts]] = field(default_factory=dict)
 
-    def mean(self, metric: Metric) -> float | None:
+    def mean(self, metric: Metric | PooledMetric) -> float | None:
         """Over the users who have a value."""
+        if isinstance(metric, PooledMetric):
+            counts = self.counts.get(metric.name)
+            return metric.value(list(counts.values())) if counts else None
         values = self.values.get(metric.name)
         return fmean(values.values()) if values else None
 
@@ -88,7 +94,8 @@ class Standing:
     """A whole comparison.
 
     `left_out` says of each entrant without a row why; `win_rates` are against the reference, by
-    label, where a judge was asked.
+    label, where a judge was asked. `items` are all test items, `with_options` those of them with
+    options, of which guessing gets the share `guessing` right.
     """
 
     reference: str
@@ -101,31 +108,50 @@ class Standing:
     win_rates: Mapping[str, WinRate] = field(default_factory=dict)
     commits: tuple[str, ...] = ()
     items: int = 0
+    with_options: int = 0
+    guessing: float | None = None
     cpu_seconds: float = 0.0
 
     def row(self, label: str) -> Row | None:
         """The row of a label; None where it was left out."""
         return next((row for row in self.rows if row.label == label), None)
 
-    def difference(self, row: Row, metric: Metric) -> Difference | None:
+    def difference(self, row: Row, metric: Metric | PooledMetric) -> Difference | None:
         """Over the users who have both; None where nobody has."""
         other = self.row(self.reference)
         if other is None:
             return None
+        seed = self.settings.get("seed", 0)
+        if isinstance(metric, PooledMetric):
+            return _pooled_difference(row, other, metric, seed)
         own, its = row.values.get(metric.name, {}), other.values.get(metric.name, {})
         found = [own[user] - its[user] for user in sorted(own) if user in its]
-        return difference_of(found, metric, self.settings.get("seed", 0)) if found else None
+        return difference_of(found, metric, seed) if found else None
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
+    def metrics(self) -> tuple[Metric | PooledMetric, ...]:
         """Those that some row has a value of."""
-        return tuple(m for m in METRICS if any(row.values.get(m.name) for row in self.rows))
+        every: tuple[Metric | PooledMetric, ...] = (*METRICS, *POOLED)
+        return tuple(m for m in every if any(row.mean(m) is not None for row in self.rows))
 
 
 def difference_of(found: list[float], metric: Metric, seed: int) -> Difference:
     """The mean of users' differences with its interval, and for how many a row is better."""
-    interval = paired_interval(found, seed)
-    gains = [-value if metric.less_is_better else value for value in found]
+    return _told(paired_interval(found, seed), found, metric.less_is_better)
+
+
+def _pooled_difference(row: Row, other: Row, metric: PooledMetric, seed: int) -> Difference | None:
+    own, its = row.counts.get(metric.name, {}), other.counts.get(metric.name, {})
+    users = [user for user in sorted(own) if user in its]
+    if not users:
+        return None
+    interval = pooled_interval(metric, [own[u] for u in users], [its[u] for u in users], seed)
+    found = [metric.value([own[user]]) - metric.value([its[user]]) for user in users]
+    return _told(interval, found, metric.less_is_better)
+
+
+def _told(interval: Interval, found: list[float], less_is_better: bool) -> Difference:
+    gains = [-value if less_is_better else value for value in found]
     return Difference(
         mean=interval.mean,
         low=None if math.isnan(interval.low) else interval.low,

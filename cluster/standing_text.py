@@ -14,16 +14,25 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster import wording
-from cluster.comparison import Metric
+from cluster.comparison import Metric, Printed
 from cluster.comparison_text import number, signed
 from cluster.entrant import MAIN
 from cluster.grid import Grid
+from cluster.pooled import PooledMetric
 from cluster.standing import TIE, Cost, Difference, Row, Standing
+from models.encoder import BASE
 
 _OWN_TITLE = (
     "What a user with a state costs: parameters trained and stored, bytes of all files, tokens a "
     "request beyond the query's, speeds to the base's, seconds of one training and of all tuning "
     "on the machine that did it"
+)
+_OPTIONS = (
+    "Of an item's options the likeliest is picked: by its whole likelihood where all items have "
+    "the same, which are labels then, else by its mean per token. Accuracy and F1 x100 (more is "
+    "better), MAE and RMSE in steps of the rating (less is better). F1, over labels alike, and "
+    "RMSE are of all users' items at once; their intervals are percentiles over users drawn anew, "
+    "their wins by each user's own items."
 )
 _SHARED_TITLE = "What is shared costs once, apart from any user: for a configuration and a seed"
 
@@ -87,13 +96,14 @@ def introduction(standing: Standing) -> list[str]:
             "interactions, in sessions that no compared user's later words come from) merged in, "
             "for all methods alike"
         )
+    if (encoder := s.get("encoder", BASE)) != BASE:
+        merged += f"; texts as vectors by `{_quoted(encoder)}`"
     seeds = "one seed" if s["seeds"] == 1 else f"{s['seeds']} seeds"
     commits = ", ".join(commit[:12] for commit in standing.commits) or "unknown"
     return [
         f"Data `{_quoted(s['data'])}`, base `{_quoted(s['base'])}`, {merged}. {s['users']} users, "
         f"drawn by seed {s['seed']} from those with {s['min_items']} items or more whose history "
-        f"can be split between sessions; {standing.items} test items, of which each user answers "
-        f"{s['items']} at most; {seeds}; commit {commits}. "
+        f"can be split between sessions; {_items(standing)}; {seeds}; commit {commits}. "
         f"{wording.duration(standing.cpu_seconds)} of processor time.",
         f"Every method was tuned with {s['trials']} trials a user of its own space (fewer where it "
         "holds fewer), on one seed, by validation loss; where no trial was better than the base, "
@@ -105,7 +115,19 @@ def introduction(standing: Standing) -> list[str]:
         "better). A user's value is the mean over seeds; differences are taken within users, in "
         f"brackets are 95 % bootstrap intervals over users. A tie is a difference of {TIE} "
         f"(x100: {100 * TIE:.2f}) or less. Differences are to `{standing.reference}`.",
+        *([_OPTIONS] if standing.with_options else []),
     ]
+
+
+def _items(standing: Standing) -> str:
+    """How many test items there are, and what is done with them."""
+    items, picked, most = standing.items, standing.with_options, standing.settings["items"]
+    if picked == items:
+        return f"{items} test items, all with options to pick from"
+    said = f"of which each user answers {most} at most"
+    if picked:
+        said = f"{picked} of them with options to pick from, the others answered, {most} a user"
+    return f"{items} test items, {said}"
 
 
 def grids(standing: Standing) -> list[Grid]:
@@ -133,13 +155,15 @@ def grids(standing: Standing) -> list[Grid]:
 def _means(standing: Standing) -> Grid:
     metrics = standing.metrics
     rows = [(row.label, *(number(m, row.mean(m)) for m in metrics)) for row in standing.rows]
-    if standing.chance:
-        by_chance = {f"recall, {kind}": share for kind, share in standing.chance.items()}
+    by_chance = {f"recall, {kind}": share for kind, share in standing.chance.items()}
+    if standing.guessing is not None:
+        by_chance["accuracy"] = standing.guessing
+    if by_chance:
         rows.append(("chance", *(wording.percent(by_chance.get(m.name)) for m in metrics)))
     return Grid("Means over users", ("method", *(m.name for m in metrics)), tuple(rows))
 
 
-def _differences(standing: Standing, metric: Metric) -> Grid:
+def _differences(standing: Standing, metric: Metric | PooledMetric) -> Grid:
     rows = [
         (row.label, *_told(metric, standing.difference(row, metric)))
         for row in standing.rows
@@ -175,7 +199,7 @@ def _verdicts(standing: Standing) -> Grid:
     return Grid(title, headings, tuple(rows))
 
 
-def _told(metric: Metric, found: Difference | None) -> tuple[str, ...]:
+def _told(metric: Printed, found: Difference | None) -> tuple[str, ...]:
     if found is None:
         return (wording.NOTHING,) * 5
     interval = wording.NOTHING

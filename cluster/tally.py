@@ -16,6 +16,7 @@ from cluster.comparison import METRICS
 from cluster.entrant import Entrant
 from cluster.facts import pooled
 from cluster.folder import RunFolder
+from cluster.pooled import POOLED, Counts, mean_counts
 from cluster.results import Measured
 from cluster.standing import Cost, Row, Standing, Values
 from cluster.terms import Terms
@@ -49,7 +50,8 @@ def standing_of(
     left_out = {label: f"broke off: {why}" for label, why in broken.items()}
     rows = []
     if (unit := Unit("untrained", ORIGINAL)) in units:
-        rows.append(Row(ORIGINAL, values_of([measured_of(units.read(unit)["users"])])))
+        seeds = [measured_of(units.read(unit)["users"])]
+        rows.append(Row(ORIGINAL, values_of(seeds), counts=counts_of(seeds)))
     for entrant in entrants:
         trials = told(units, entrant.label)
         if entrant.label in broken:
@@ -69,6 +71,8 @@ def standing_of(
         left_out=left_out,
         anchors=base["anchors"],
         chance={kind: each.chance_sum / each.asked for kind, each in counts.items()},
+        guessing=_mean(own.chosen.chance for own in bare.values() if own.chosen),
+        with_options=sum(own.get("with_options", 0) for own in base["users"].values()),
         settings=folder.stored(),
         population=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
         commits=tuple(sorted({each["commit"] for each in units.every() if each.get("commit")})),
@@ -99,15 +103,23 @@ def values_of(seeds: Sequence[Mapping[str, Measured]]) -> dict[str, Values]:
     return {name: values for name, values in table.items() if values}
 
 
+def counts_of(seeds: Sequence[Mapping[str, Measured]]) -> dict[str, Mapping[str, Counts]]:
+    """By pooled metric and user, what it is taken of."""
+    table = {metric.name: mean_counts(seeds, metric) for metric in POOLED}
+    return {name: counts for name, counts in table.items() if counts}
+
+
 def _row(
     terms: Terms, units: Units, entrant: Entrant, base: Content, trials: Sequence[Content]
 ) -> Row:
     bare = measured_of(base["users"])
     finals = [units.read(Unit("final", entrant.label, n)) for n in range(terms.seeds)]
     chosen = best_of(units.read(Unit("bare")), trials)
+    seeds = [{**bare, **measured_of(final["users"])} for final in finals]
     return Row(
         label=entrant.label,
-        values=values_of([{**bare, **measured_of(final["users"])} for final in finals]),
+        values=values_of(seeds),
+        counts=counts_of(seeds),
         cost=_cost(terms, units, entrant, finals, trials),
         trials=len(trials),
         on_base=sum(best is None for best in chosen.values()),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.experiment import Dtype, Experiment, UserSaid
+from models.encoder import BASE
 from models.personalizer import Budget
 
 _LOWEST = {
@@ -26,6 +27,7 @@ class Terms:
 
     `trials` is what each tunes with, on its own space; `default_budget` adds the main method as a
     row with the trials it has in a search. `items` bounds how many test items are answered.
+    `encoder` is whose vectors methods learn with that read texts as vectors.
 
     Raises:
         ValueError: a number out of its range.
@@ -47,13 +49,15 @@ class Terms:
     injection_epochs: int = 3
     tuning_epochs: int = 3
     epoch_tokens: int = 8192
+    encoder: str = BASE
 
     def __post_init__(self) -> None:
         for name, least in _LOWEST.items():
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"{_flag(name)}: expected at least {least}, got {value}")
-        for name in ("data", "base", "population"):
-            if Path(value := getattr(self, name)).exists():
+        for name in ("data", "base", "population", "encoder"):
+            value = getattr(self, name)
+            if (name, value) != ("encoder", BASE) and Path(value).exists():
                 object.__setattr__(self, name, str(Path(value).resolve()))
         self.experiment()  # refuses what no search could do either
 
@@ -86,9 +90,10 @@ class Terms:
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What differs from stored terms, one line for each: flag, stored, given."""
         return [
-            f"{_flag(name)}: the folder has {stored.get(name)!r}, got {value!r}"
+            f"{_flag(name)}: the folder has {then!r}, got {value!r}"
             for name, value in self.to_json().items()
-            if stored.get(name) != value
+            # What was stored before a term was there has its default.
+            if (then := stored.get(name, getattr(Terms, name, None))) != value
         ]
 
 

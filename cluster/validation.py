@@ -32,7 +32,7 @@ def bare(arena: Arena, unit: Unit) -> Own:
 def trial(arena: Arena, unit: Unit) -> Own:
     """An entrant's trial of all users: each one's configuration and validation loss."""
     entrant, base = arena.entrant(unit), arena.base
-    method = personalizer(entrant.method)
+    method = personalizer(entrant.method, arena.terms.encoder)
     space, _ = SearchSpace.for_base(base.layer_count, base.smallest_dimension)
     known = arena.units.read(Unit("bare"))
     earlier = told(arena.units, entrant.label, unit.number) if is_searched(method) else []

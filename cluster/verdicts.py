@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.compare import Subject
 from cluster.folder import RunFolder
 from cluster.judge import Endpoint
+from cluster.measuring import Subject
 from cluster.results import write_private
 from cluster.terms import Terms
 from cluster.unit import BASE, Unit

@@ -12,6 +12,7 @@ archive.py       all users' lines, memory-mapped, replaced at once
 quiz.py          a benchmark's user: a history, and questions after it
 lamp.py          LaMP's files as quizzes
 persona_mem.py   PersonaMem's files as quizzes
+quizzes.py       either, known by the names of its files, or any other data
 loading.py       a base's files as transformers reads them, or why it can't
 base.py          the one frozen model and its tokenizer
 precision.py     in which numbers it lies on a device, and whether it fits

@@ -167,8 +167,7 @@ class _Index:
             for line in own:
                 count += 1
                 pairs += line.query is not None
-                # Lines without choices are noted as they were before these were there.
-                self._note(line[:-1] if line.choices is None else line)
+                self._note(_noted(line))
                 yield line
             profile = self._profiles.get(user_id)
             self._note(("profile", profile))
@@ -189,6 +188,13 @@ class _Index:
         if self._rows:
             self._writer.write_batch(sorting.batch(self._rows, _USERS))
             self._rows.clear()
+
+
+def _noted(line: Line) -> tuple[object, ...]:
+    """A line for the digest: without its last fields, where it is as it was before these were."""
+    if line.held_out is not None:
+        return line
+    return line[:-2] if line.choices is None else line[:-1]
 
 
 def _move(file: Path, place: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from models.base import Base
 from models.combined import milp_with_retrieval, pplug_with_retrieval
 from models.e2p import E2p
+from models.encoder import BASE
 from models.lora_all import LoraAll
 from models.lpm import Lpm
 from models.malp import Malp
@@ -40,15 +42,22 @@ PERSONALIZERS: dict[str, Callable[[], Personalizer]] = {
 }
 
 
-def personalizer(name: str) -> Personalizer:
+def personalizer(name: str, encoder: str = BASE) -> Personalizer:
     """The method of a name.
+
+    Args:
+        name: one of `PERSONALIZERS`.
+        encoder: whose vectors a method learns with that reads texts as vectors: `base` for the
+            base's own hidden states, or a hub name or folder. States say which one they need.
 
     Raises:
         ValueError: no such method; names those there are.
     """
     if name not in PERSONALIZERS:
         raise ValueError(f"expected one of {', '.join(sorted(PERSONALIZERS))}; got {name[:80]!r}")
-    return PERSONALIZERS[name]()
+    make = PERSONALIZERS[name]
+    reads = "encoder" in inspect.signature(make).parameters
+    return make(encoder=encoder) if reads else make()  # type: ignore[call-arg]
 
 
 def attach_all(base: Base) -> Attach:

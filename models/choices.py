@@ -29,6 +29,9 @@ from models.personalizer import Attach, Frame, Framed, UserState
 from models.prompt import Row
 from models.soft import with_soft
 
+LabelCounts = tuple[int, int, int]
+"""How often a label was picked rightly, was true, was picked."""
+
 
 @dataclass(frozen=True)
 class ChoiceScores:
@@ -99,7 +102,7 @@ def picks(
         for i, item in enumerate(items):
             rows += _rows(base, state, item, options_of(item, i), frame)
             owners += [state] * (len(rows) - len(owners))
-    found = row_losses(base, rows, owners, attach)
+    found = row_losses(base, rows, owners, attach) if rows else []
     nats = iter([total if labels else total / count for total, count in found])
     return [tuple(_likeliest(item.choices or (), nats) for item in items) for items in items_of]
 
@@ -120,9 +123,25 @@ def measure(items: Sequence[Interaction], picked: Sequence[str], labels: bool) -
         items=len(items),
         accuracy=statistics.fmean(hits),
         chance=statistics.fmean(1 / len(each) for each in options),
-        macro_f1=_macro_f1(truth, picked) if labels else None,
+        macro_f1=_macro_f1(label_counts(items, picked)) if labels else None,
         mae=None if errors is None else statistics.fmean(errors),
         rmse=None if errors is None else math.sqrt(statistics.fmean(e * e for e in errors)),
+    )
+
+
+def label_counts(items: Sequence[Interaction], picked: Sequence[str]) -> tuple[LabelCounts, ...]:
+    """Of each label, in the order of their names: times picked rightly, times true, times picked.
+
+    They can be added over users, whose F1 can't.
+    """
+    truth = [item.response for item in items]
+    return tuple(
+        (
+            sum(true == pick == label for true, pick in zip(truth, picked, strict=True)),
+            truth.count(label),
+            list(picked).count(label),
+        )
+        for label in sorted(items[0].choices or ())
     )
 
 
@@ -146,14 +165,11 @@ def _likeliest(options: Sequence[str], nats: Iterator[float]) -> str:
     return options[costs.index(min(costs))]
 
 
-def _macro_f1(truth: Sequence[str], picked: Sequence[str]) -> float:
-    """The mean over labels of 2 hits / (times true + times picked)."""
-    pairs = list(zip(truth, picked, strict=True))
-    found = []
-    for label in {*truth, *picked}:
-        hits = sum(true == pick == label for true, pick in pairs)
-        found.append(2 * hits / (list(truth).count(label) + list(picked).count(label)))
-    return statistics.fmean(found)
+def _macro_f1(counts: Sequence[LabelCounts]) -> float:
+    """The mean over labels that occur of 2 hits / (times true + times picked)."""
+    return statistics.fmean(
+        2 * hits / (true + picked) for hits, true, picked in counts if true + picked
+    )
 
 
 def _errors(

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from models.base import Base
+from models.encoder import BASE
 from models.history import Interaction
 from models.kept import Kept
 from models.milp import Milp
@@ -248,9 +249,9 @@ def milp_with_retrieval() -> WithRetrieval:
     return WithRetrieval(Milp(), space, _on_every_layer)
 
 
-def pplug_with_retrieval() -> WithRetrieval:
+def pplug_with_retrieval(encoder: str = BASE) -> WithRetrieval:
     """PPlug+RAG: two soft tokens of the history, and excerpts of it."""
-    return WithRetrieval(Pplug())
+    return WithRetrieval(Pplug(encoder))
 
 
 def _on_every_layer(base: Base, options: Options) -> MemoryConfig:

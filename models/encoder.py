@@ -9,10 +9,11 @@ Notation: n texts, E width of a vector, B rows, T tokens, D width of the base.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -82,22 +83,24 @@ class HubEncoder:
         """Loads it.
 
         Raises:
-            ValueError: it isn't there, or is no encoder.
+            ValueError: it isn't there, lacks its tokenizer or weights, or is no encoder.
         """
         self.name = source
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
-            self._model: Any = (
-                AutoModel.from_pretrained(source, use_safetensors=True).to(device).eval()
+            self._model, found = AutoModel.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True
             )
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"expected an encoder's folder or hub name, or {BASE!r} for the base's own hidden "
-                f"states, got {source[:200]!r}: {str(error)[:200]}"
-            ) from error
-        self._model.requires_grad_(False)
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            raise ValueError(f"{_expected(source)}: {str(error)[:200]}") from error
+        self._model = self._model.to(device).eval().requires_grad_(False)
         self._device = device
         self.width = int(self._model.config.hidden_size)
+        self._check_weights(found["missing_keys"])
+        self._check_tokenizer()
+        self._check_reads_ahead()
+        positions = getattr(self._model.config, "max_position_embeddings", LONGEST)
+        self._longest = min(LONGEST, positions, self._tokenizer.model_max_length)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -107,9 +110,58 @@ class HubEncoder:
 
     def _states(self, texts: Sequence[str]) -> Tensor:
         encoded = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self._longest,
+            return_tensors="pt",
         ).to(self._device)
         return self._model(**encoded).last_hidden_state[:, 0].float()  # type: ignore[no-any-return]
+
+    def _check_weights(self, missing: Iterable[str]) -> None:
+        """Refuses weights drawn at random; those of the pooler are never used."""
+        absent = sorted(name for name in missing if not name.startswith("pooler."))
+        if absent:
+            raise ValueError(
+                f"{_expected(self.name)} without the weights {absent[0]} and {len(absent) - 1} more"
+            )
+
+    def _check_tokenizer(self) -> None:
+        """Refuses the empty one that transformers makes where there is none, and another model's.
+
+        With the first, every word would be the same unknown one.
+        """
+        known, special = len(self._tokenizer), len(self._tokenizer.all_special_tokens)
+        vocabulary = int(self._model.config.vocab_size)
+        if special < known <= vocabulary and self._tokenizer.pad_token is not None:
+            return
+        raise ValueError(
+            f"{_expected(self.name)} without its tokenizer: expected one that pads, of at most "
+            f"{vocabulary} tokens, got one of {known}, {special} of them special"
+        )
+
+    @torch.no_grad()
+    def _check_reads_ahead(self) -> None:
+        """Refuses a model whose first token knows nothing of what follows, as in any decoder."""
+        config = self._model.config
+        if not config.is_encoder_decoder:
+            tokens = torch.tensor([[0, 1], [0, 2]], device=self._device)
+            first, second = self._model(
+                input_ids=tokens, attention_mask=torch.ones_like(tokens)
+            ).last_hidden_state[:, 0]
+            if not torch.equal(first, second):
+                return
+        raise ValueError(
+            f"{_expected(self.name)}, a {config.model_type}, whose first token sees nothing of "
+            "the others"
+        )
+
+
+def _expected(source: str) -> str:
+    return (
+        f"expected an encoder's folder or hub name, or {BASE!r} for the base's own hidden states, "
+        f"got {source[:200]!r}"
+    )
 
 
 def encoder_of(name: str, base: Base) -> Encoder:

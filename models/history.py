@@ -68,7 +68,8 @@ class Fact:
 class Interaction:
     """One dated query and response. Without a query it is a post: the user's own words.
 
-    `choices` are the answers that the query may have, the response among them.
+    `choices` are the answers that the query may have, the response among them. What is `held_out`
+    belongs to the test part.
     """
 
     user_id: str
@@ -78,6 +79,7 @@ class Interaction:
     session: str | None = None
     fact: Fact | None = None
     choices: tuple[str, ...] | None = None
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,21 +105,45 @@ def split(history: History) -> Split:
     """A history in three parts, by time: between sessions where that is possible.
 
     At least half of the pairs are for training, 3 for validation and 4 for test; within that, the
-    parts lie as near to 70/10/20 as can be.
+    parts lie as near to 70/10/20 as can be. Where something is held out, that is the test part, and
+    what is before it is cut into training and validation at about 7 to 1.
 
     Raises:
         TooShort: fewer pairs than make three parts.
+        DataError: what is held out is not the history's end.
     """
     items = history.interactions
-    found = splitting.cuts([i.session for i in items], [i.query is not None for i in items])
+    sessions, has_query = [i.session for i in items], [i.query is not None for i in items]
+    held_out = _held_out_from(history)
+    found = splitting.cuts(sessions, has_query, held_out)
+    if found is None and held_out is not None:
+        raise TooShort(
+            f"user {shown(history.user_id)}: expected 6 or more interactions with a query before "
+            f"those held out, and one of those, got {sum(has_query[:held_out])} and "
+            f"{sum(has_query[held_out:])}; leave the user out"
+        )
     if found is None:
-        pairs = sum(i.query is not None for i in items)
+        pairs = sum(has_query)
         raise TooShort(
             f"user {shown(history.user_id)}: expected 14 or more interactions with a query to "
             f"split, got {pairs}; leave the user out"
         )
     first, second, by_session = found
     return Split(items[:first], items[first:second], items[second:], by_session)
+
+
+def _held_out_from(history: History) -> int | None:
+    """The place from which on everything is held out; None where nothing is."""
+    held_out = [i.held_out for i in history.interactions]
+    if not any(held_out):
+        return None
+    first = held_out.index(True)
+    if not all(held_out[first:]):
+        raise DataError(
+            f"user {shown(history.user_id)}: expected 'held_out' on the last interactions, got one "
+            "that others follow in time; hold those out too, or none"
+        )
+    return first
 
 
 def user_texts(interactions: Iterable[Interaction], user_said: UserSaid) -> list[str]:
@@ -142,7 +168,7 @@ class Histories:
     Attributes:
         user_ids: in code point order.
         pair_counts: each user's number of interactions with a query.
-        counts: what the data lost when it was read: `junk_turns`, `blank_queries`.
+        counts: what the data lost when it was read: `junk_turns`, `blank_queries` and such.
         digest: SHA-256 of the content, the same for the same interactions and profiles.
     """
 
@@ -158,19 +184,22 @@ class Histories:
         self.digest = content.digest
 
     @classmethod
-    def read(cls, source: str | Path, folder: Path) -> Histories:
+    def read(
+        cls, source: str | Path, folder: Path, lost: Mapping[str, int] = MappingProxyType({})
+    ) -> Histories:
         """Check all of a source, write it sorted to a folder, and open that.
 
         Args:
             source: a file, a folder, or the name of a data set (see `readers`).
             folder: made private to its owner; what it held is replaced at the end.
+            lost: counts of what the data lost on its way to this source.
 
         Raises:
             DataError: a bad line, with its file and number; damaged or empty data.
             OSError: missing or unreadable. In either case the folder stays as it was.
         """
         found = readers.find(source)
-        counts: Counter[str] = Counter()
+        counts: Counter[str] = Counter(lost)
         with archive.scratch(folder) as aside:
             profiles = readers.profiles(found)
             lines = check(readers.records(found, counts, aside), counts)
@@ -239,5 +268,12 @@ def _interaction(line: Line) -> Interaction:
         fact = Fact(line.fact_value, line.fact_kind, line.fact_choices)
     choices = None if line.choices is None else tuple(line.choices)
     return Interaction(
-        line.user_id, line.time, line.query, line.response, line.session, fact, choices
+        line.user_id,
+        line.time,
+        line.query,
+        line.response,
+        line.session,
+        fact,
+        choices,
+        held_out=line.held_out is True,
     )

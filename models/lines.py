@@ -31,7 +31,8 @@ class DataError(ValueError):
 class Line(NamedTuple):
     """One checked interaction, flat, as it is stored. The fields are `Interaction`'s and `Fact`'s.
 
-    All of a data set's times are text, or all are numbers. `choices` hold the response.
+    All of a data set's times are text, or all are numbers. `choices` hold the response. `held_out`
+    is True or nothing.
     """
 
     user_id: str
@@ -43,6 +44,7 @@ class Line(NamedTuple):
     fact_kind: str | None = None
     fact_choices: int | None = None
     choices: list[str] | None = None
+    held_out: bool | None = None
 
 
 def check(records: Iterable[tuple[str, object]], counts: Counter[str]) -> Iterator[Line]:
@@ -102,6 +104,7 @@ def _line(record: Mapping[str, object]) -> Line:
         _words(record.get("session"), "session"),
         *_fact(record.get("fact")),
         _choices(record.get("choices"), record["response"]),
+        _held_out(record.get("held_out")),
     )
 
 
@@ -175,6 +178,12 @@ def _choices(value: object, response: object) -> list[str] | None:
             "correct either"
         )
     return found
+
+
+def _held_out(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value or None
+    raise DataError(f"expected 'held_out' as true or false, got {shown(value)}; correct it")
 
 
 def _fact(value: object) -> tuple[str | None, str | None, int | None]:

@@ -1,8 +1,8 @@
 """A published benchmark's user: a history, and questions with their true answers after it.
 
-Readers of published formats (`lamp`, `persona_mem`) give these. Scored as they are, the questions
-are the items; `write` makes data of them that everything else reads, where each user's questions
-are the last interactions.
+Readers of published formats (`lamp`, `persona_mem`) give these. `write` makes data of them that
+everything else reads: each user's questions are the last interactions, and held out, so that they
+and nothing else are the user's test part.
 
 Of every interaction the session names what it was taken from, by a digest of its words: a document
 or a conversation that stands in several users' histories is one session. So nothing that users
@@ -51,7 +51,15 @@ def quiz_of(
 ) -> Quiz:
     """A user's entries in order, the questions last."""
     every = [
-        Interaction(user_id, float(place), e.query, e.response, e.session, choices=e.choices)
+        Interaction(
+            user_id,
+            float(place),
+            e.query,
+            e.response,
+            e.session,
+            choices=e.choices,
+            held_out=place >= len(history),
+        )
         for place, e in enumerate((*history, *questions))
     ]
     return Quiz(user_id, tuple(every[: len(history)]), tuple(every[len(history) :]), profile)
@@ -101,4 +109,6 @@ def _record(interaction: Interaction) -> dict[str, object]:
         "response": interaction.response,
         "session": interaction.session,
     }
-    return record if interaction.choices is None else {**record, "choices": interaction.choices}
+    if interaction.choices is not None:
+        record["choices"] = interaction.choices
+    return {**record, "held_out": True} if interaction.held_out else record

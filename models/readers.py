@@ -35,7 +35,7 @@ from models.lines import DataError, Records, as_object, shown, text
 LINES = (".jsonl", ".jsonl.gz", ".parquet")
 DIALOGUES = (".json", ".json.gz")
 PROFILES = ("profiles.jsonl", "profiles.jsonl.gz")
-_FIELDS = ("user_id", "time", "query", "response", "session", "fact", "choices")
+_FIELDS = ("user_id", "time", "query", "response", "session", "fact", "choices", "held_out")
 _REQUIRED = ("user_id", "time", "response")
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/data set
 _ROWS = 1024  # read at once from a columnar format

@@ -80,7 +80,12 @@ def lines_of(rows: Any) -> Iterator[Line]:
 
 def _schema(line: Line) -> Any:
     time = pa.string() if isinstance(line.time, str) else pa.float64()
-    types = {"time": time, "fact_choices": pa.int64(), "choices": pa.list_(pa.string())}
+    types = {
+        "time": time,
+        "fact_choices": pa.int64(),
+        "choices": pa.list_(pa.string()),
+        "held_out": pa.bool_(),
+    }
     return pa.schema([(name, types.get(name, pa.string())) for name in Line._fields])
 
 

@@ -8,6 +8,8 @@ A cut is *between sessions* when no session has interactions on both sides of it
 back after others, and then no cut inside its whole span is one. Interactions without a session that
 stand side by side count as one conversation, since nothing says that they are several.
 
+Where the test part is given, only the rest is cut, at the position nearest to 7 parts in 8.
+
 Nearest to 70/10/20 means the smallest sum of squared differences of the three counts.
 
 Notation: n interactions with a query; a and b of them before the first and the second cut.
@@ -23,12 +25,15 @@ LEAST_VALIDATION = 3
 LEAST_TEST = 4
 
 
-def cuts(sessions: Sequence[str | None], has_query: Sequence[bool]) -> tuple[int, int, bool] | None:
+def cuts(
+    sessions: Sequence[str | None], has_query: Sequence[bool], test: int | None = None
+) -> tuple[int, int, bool] | None:
     """The two cuts of a history, and whether they fall between sessions.
 
     Args:
         sessions: of every interaction, in time order.
         has_query: whether each is a pair and not a post.
+        test: the second cut, where that is given; at least one pair follows it.
 
     Returns:
         Index of the first interaction of validation, that of test, and whether no session is
@@ -38,7 +43,10 @@ def cuts(sessions: Sequence[str | None], has_query: Sequence[bool]) -> tuple[int
         (between_sessions(sessions), True),
         (range(1, len(sessions)), False),
     ):
-        pair = _nearest(positions, has_query)
+        if test is None:
+            pair = _nearest(positions, has_query)
+        else:
+            pair = _before(test, positions, has_query)
         if pair is not None:
             return *pair, by_session
     return None
@@ -75,6 +83,21 @@ def _nearest(positions: Iterable[int], has_query: Sequence[bool]) -> tuple[int, 
         return None
     _, a, b = min(found)
     return position_of[-a], position_of[-b]
+
+
+def _before(
+    test: int, positions: Sequence[int], has_query: Sequence[bool]
+) -> tuple[int, int] | None:
+    """The position nearest to 7/8 of the pairs before a given cut, which must be one itself."""
+    before = [0, *accumulate(map(int, has_query))]
+    n = before[test]
+    if test not in positions or before[-1] == n:
+        return None
+    # Of equal counts the last, so that posts stay with the earlier part.
+    found = [i for i in positions if (n + 1) // 2 <= before[i] <= n - LEAST_VALIDATION]
+    if not found:
+        return None
+    return min(found, key=lambda i: (abs(8 * before[i] - 7 * n), -before[i], -i)), test
 
 
 def _distance(a: int, b: int, n: int) -> int:
