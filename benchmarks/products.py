@@ -1,8 +1,9 @@
-"""Float32 matrix products on this processor: torch's own against oneDNN's, which Milpa takes.
+"""What Milpa computes otherwise than torch on this processor: how many times faster that is.
 
-Prints how many times faster `models.products.product` is, for the shapes of a small base: its
-layers, its head, and LoRAs. One thread, CPU time, the best of several; at least the same within
-float32 where a figure is 1.
+Float32 matrix products (`models.products.product`), for the shapes of a small base: its layers, its
+head, and LoRAs; and attention in bfloat16 with its backward (`models.attention.attention`), for
+short rows and long ones. One thread, CPU time, the best of several; results are the same within the
+numbers' precision.
 
     python -m benchmarks.products
 """
@@ -12,9 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from models.attention import attention
 from models.products import product
 
 SHAPES = {  # positions, features in, features out
@@ -25,11 +30,18 @@ SHAPES = {  # positions, features in, features out
     "LoRA A, rank 8": (2048, 192, 8),
     "LoRA B, rank 96": (2048, 96, 512),
 }
+ROWS = ((64, 20), (32, 40), (16, 100), (8, 256))  # rows and their tokens; 3 heads of 64 features
 
 
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    print_products()
+    print_attention()
+
+
+def print_products() -> None:
+    """Forward `x wᵀ`, and backward for x."""
     print("| product | positions x in x out | forward | backward |\n| --- | --- | ---: | ---: |")
     for name, (positions, features_in, features_out) in SHAPES.items():
         x, weight = torch.randn(positions, features_in), torch.randn(features_out, features_in)
@@ -41,6 +53,25 @@ def main() -> None:
             f"| {name} | {positions} x {features_in} x {features_out} "
             f"| {forward:.2f} | {backward:.2f} |"
         )
+
+
+def print_attention() -> None:
+    """Forward and backward together, causal."""
+    print("\n| attention in bfloat16, rows x tokens | forward and backward |\n| --- | ---: |")
+    for rows, tokens in ROWS:
+        made = [torch.randn(rows, 3, tokens, 64, dtype=torch.bfloat16) for _ in range(3)]
+        query, key, value = (tensor.requires_grad_() for tensor in made)
+        module = torch.nn.Module()
+
+        def attend(of: Callable[..., Any], inputs: tuple[Any, ...]) -> Tensor:
+            out: Tensor = of(*inputs, None, is_causal=True)[0]
+            out.sum().backward()  # type: ignore[no-untyped-call]
+            return out
+
+        inputs = (module, query, key, value)
+        run = [partial(attend, of, inputs) for of in (sdpa_attention_forward, attention)]
+        torch.testing.assert_close(run[1](), run[0](), rtol=0.05, atol=0.05)
+        print(f"| {rows} x {tokens} | {_ratio(*run):.2f} |")
 
 
 def _ratio(of_torch: Callable[[], object], of_ours: Callable[[], object]) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from models import loading
+from models.attention import take_attention
 from models.families import Family, family_of
 from models.fingerprint import fingerprint_of
 from models.precision import Precision, require
@@ -84,6 +85,7 @@ class Base:
         """
         model.requires_grad_(False).eval()
         freeze_linears(model)
+        take_attention(model)
         family = family_of(model.config.model_type)
         context, offset = _context(model.config)
         prompt = prompt_format(tokenizer, context)
