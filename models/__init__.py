@@ -20,7 +20,7 @@ families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by
 prompt.py        text to tokens: the prompt formats
 products.py      matrix products as fast as the processor allows
-attention.py    attention in bfloat16 where a CPU trains
+attention.py     attention in bfloat16 where a CPU trains
 lowrank.py       B A x of many memories at once, added to a layer's output
 bank.py          many LoRA memories side by side on one base
 head.py          the loss of hidden states, without ever holding their logits
