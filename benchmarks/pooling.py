@@ -7,8 +7,8 @@ process, times a slope fitted to the new user's trials: so what is learned is ho
 
 It is gated by held-out fit, objective by objective and anew at every fit. Of each completed trial
 the log density is taken under the process of the others, with this prior mean and without; with it
-they have to be higher on average, by more than one standard error. Otherwise the process is `gp`'s
-own, to the last bit.
+they have to be higher on average, by more than one standard error. Otherwise the process is that of
+`gp`.
 
 `benchmarks.transfer --pooled` measures it.
 
@@ -131,7 +131,16 @@ def fit(
 def _process(part: Part, layers: int, X: Tensor, y: Tensor, seed: int) -> ExactGP:
     kernel = layered(X.shape[1], layers)
     alone = _fitted(SingleTaskGP(X, y, outcome_transform=None, covar_module=kernel))
-    differing = _fitted(_differing(part, layers, X, y))
+    slope, left = _regressed(part(X).numpy(), y[:, 0].numpy())
+    if not slope:
+        return alone
+    kernel = ScaleKernel(layered(X.shape[1], layers))
+    kernel.outputscale = left
+    kernel.raw_outputscale.requires_grad_(False)
+    mean = Expected(part, slope)
+    differing = _fitted(
+        SingleTaskGP(X, y, outcome_transform=None, covar_module=kernel, mean_module=mean)
+    )
     gain = held_out(differing) - held_out(alone)
     error = gain.std(ddof=1) / math.sqrt(len(gain))
     return differing if gain.mean() > CLEARLY * error else alone
@@ -141,16 +150,11 @@ def _fitted(model: ExactGP) -> ExactGP:
     return most_likely(model, {"ftol": TOLERANCE})
 
 
-def _differing(part: Part, layers: int, X: Tensor, y: Tensor) -> ExactGP:
-    """A process on what is left of the outcomes, of that much variance."""
-    expected, outcomes = part(X).numpy(), y[:, 0].numpy()
+def _regressed(expected: Array, outcomes: Array) -> tuple[float, float]:
+    """The slope of outcomes on what was expected, not below nought; the variance it leaves."""
     centred = expected - expected.mean()
     slope = max(0.0, float(centred @ outcomes) / (float(centred @ centred) + RIDGE))
-    kernel = ScaleKernel(layered(X.shape[1], layers))
-    kernel.outputscale = float(np.var(outcomes - slope * centred))
-    kernel.raw_outputscale.requires_grad_(False)
-    mean = Expected(part, slope)
-    return SingleTaskGP(X, y, outcome_transform=None, covar_module=kernel, mean_module=mean)
+    return slope, float(np.var(outcomes - slope * centred))
 
 
 def held_out(model: ExactGP) -> Array:
