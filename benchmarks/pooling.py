@@ -110,7 +110,8 @@ class Expected(Mean):  # type: ignore[misc]
 
     def forward(self, X: Tensor) -> Tensor:
         """`n` prior means of `n x d` inputs."""
-        return self.constant + self.slope * self.part(X)
+        means: Tensor = self.constant + self.slope * self.part(X)
+        return means
 
 
 def fit(
