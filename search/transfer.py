@@ -12,20 +12,26 @@ direction: so a greedy choice costs no hypervolumes.
 
 It must not hurt. So each source user is left out once, and portfolios are made from the others: the
 design that begins with one has to reach more of the left-out user's front than the design alone, by
-more than twice the standard error over users. Otherwise there is no portfolio, nor with fewer than
+more than chance would have it over users. Otherwise there is no portfolio, nor with fewer than
 `FEWEST_SOURCES` users. Each point that is advised takes the place of one that would have taught the
 surrogate what others could not know. So a portfolio is no longer than it has to be: of all lengths
 the shortest that the best one does not exceed as clearly.
+
+Users who were searched briefly agree on a learning rate that is nobody's best, and a surrogate that
+has seen it alone believes them. So the first two of a portfolio come again, half a decade above
+their learning rate and half a decade below.
 
 Reference: Wistuba, Schilling and Schmidt-Thieme 2015 (greedy portfolios).
 
 Notation: u users, c configurations, k directions, m objectives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from search.design import Design
 from search.pareto import Objective
@@ -35,7 +41,8 @@ from search.space import MemoryConfig, SearchSpace
 
 FEWEST_SOURCES = 4  # below it a standard error says nothing
 LARGEST = 6  # configurations
-CLEARLY = 2.0  # standard errors that a gain must exceed
+STEPS = (2, -2)  # of the learning rate, from the first two of a portfolio: half a decade
+CONFIDENCE = 0.975  # that a gain is one, by Student's t: few users vary by luck more than they show
 DESIGNS = 8  # drawn to see what the design alone would reach
 
 Array = NDArray[np.float64]
@@ -56,9 +63,10 @@ def portfolio(
         design: what the new user would begin with otherwise.
     """
     users = [u for s in sources if (u := learned(space, tuple(objectives), s)) is not None]
-    count = min(LARGEST, design.initial // 2)
-    if len(users) < FEWEST_SOURCES or not count:
+    most = min(LARGEST, design.initial // 2)
+    if len(users) < FEWEST_SOURCES or not most:
         return ()
+    count = max(1, most - len(STEPS)) if space.search_learning_rate else most
     configs = list(dict.fromkeys(config for user in users for config in user.front))
     table = np.stack([user.shares(configs) for user in users])
     designs = [design.points(space, design.initial, seed) for seed in range(DESIGNS)]
@@ -68,7 +76,17 @@ def portfolio(
             for i, user in enumerate(users)
         ]
     )
-    return tuple(configs[i] for i in _greedy(table, _length(gains)))
+    advised = [configs[i] for i in _greedy(table, _length(gains))]
+    return tuple(dict.fromkeys([*advised, *_contrasts(space, advised)]))[:most]
+
+
+def _contrasts(space: SearchSpace, advised: Sequence[MemoryConfig]) -> Iterator[MemoryConfig]:
+    """The first two again, at other learning rates, where the space has them."""
+    rates = space.learning_rates
+    for config, step in zip(advised, STEPS, strict=False):
+        place = rates.index(config.learning_rate) + step
+        if 0 <= place < len(rates):
+            yield replace(config, learning_rate=rates[place])
 
 
 def _greedy(table: Array, count: int) -> list[int]:
@@ -122,5 +140,6 @@ def _length(gains: Array) -> int:
 
 def _is_clear(differences: Array) -> bool:
     """Whether the mean over users exceeds nought by more than luck would have it."""
-    error = differences.std(ddof=1) / len(differences) ** 0.5
-    return bool(differences.mean() > CLEARLY * error)
+    users = len(differences)
+    error = differences.std(ddof=1) / users**0.5
+    return bool(differences.mean() > student.ppf(CONFIDENCE, users - 1) * error)
