@@ -26,6 +26,7 @@ Reference: Wistuba, Schilling and Schmidt-Thieme 2015 (greedy portfolios).
 Notation: u users, c configurations, k directions, m objectives.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -41,7 +42,7 @@ from search.space import MemoryConfig, SearchSpace
 
 FEWEST_SOURCES = 4  # below it a standard error says nothing
 LARGEST = 6  # configurations
-STEPS = (2, -2)  # of the learning rate, from the first two of a portfolio: half a decade
+FACTORS = (10**0.5, 10**-0.5)  # on the learning rates of the first two of a portfolio
 CONFIDENCE = 0.975  # that a gain is one, by Student's t: few users vary by luck more than they show
 DESIGNS = 8  # drawn to see what the design alone would reach
 
@@ -66,7 +67,7 @@ def portfolio(
     most = min(LARGEST, design.initial // 2)
     if len(users) < FEWEST_SOURCES or not most:
         return ()
-    count = max(1, most - len(STEPS)) if space.search_learning_rate else most
+    count = max(1, most - len(FACTORS)) if space.search_learning_rate else most
     configs = list(dict.fromkeys(config for user in users for config in user.front))
     table = np.stack([user.shares(configs) for user in users])
     designs = [design.points(space, design.initial, seed) for seed in range(DESIGNS)]
@@ -81,12 +82,15 @@ def portfolio(
 
 
 def _contrasts(space: SearchSpace, advised: Sequence[MemoryConfig]) -> Iterator[MemoryConfig]:
-    """The first two again, at other learning rates, where the space has them."""
-    rates = space.learning_rates
-    for config, step in zip(advised, STEPS, strict=False):
-        place = rates.index(config.learning_rate) + step
-        if 0 <= place < len(rates):
-            yield replace(config, learning_rate=rates[place])
+    """The first two again, at other learning rates, as far as the space has them."""
+    for config, factor in zip(advised, FACTORS, strict=False):
+        rate = _nearest(space.learning_rates, factor * config.learning_rate)
+        if rate != config.learning_rate:
+            yield replace(config, learning_rate=rate)
+
+
+def _nearest(rates: Sequence[float], wanted: float) -> float:
+    return min(rates, key=lambda rate: abs(math.log(rate / wanted)))
 
 
 def _greedy(table: Array, count: int) -> list[int]:

