@@ -20,9 +20,9 @@ reach: six advised and six drawn 0.689, 0.471 and 0.484 for users related 0.9, 0
 0.517, 0.422 and 0.394 of twelve drawn; four advised 0.672, 0.463 and 0.431; eight 0.686, 0.469 and
 0.474; six out of everything that was tried, not the fronts alone, 0.655, 0.471 and 0.468.
 
-What whole searches of users related 0.9 said otherwise, seed 0: six without contrasts in the learning
-rate are ahead by .184 at 20 trials and behind by .021 at 50; four, .136 and .042; four and two
-contrasts are ahead by .193 and .031; three and two, as it is now, by .250 and .041.
+Whole searches of users related 0.9, seed 0, said more: six without contrasts in the learning rate
+are ahead by .184 at 20 trials and behind by .021 at 50; four, .136 and .042; four and two contrasts
+are ahead by .193 and .031; three and two, as it is now, by .250 and .041.
 """
 
 from __future__ import annotations
