@@ -28,6 +28,7 @@ samplers            what each sampler reaches in so many trials: `make bench-sea
     drawing             lines as SVG
     surrogates          what a surrogate may see, and its kernel: the losers too
 transfer            a new user's search with and without what others' studies advise
+    pooling             a surrogate that begins with what others' studies lead one to expect
 budget              a total of trials shared alike, and by what the next one promises
 stopping            what stopping trials early saves and costs, on recorded trials
     replayed            searches on recorded trials, in milliseconds

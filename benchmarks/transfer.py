@@ -1,19 +1,28 @@
 """What a portfolio of other users' configurations is worth to a new user, and what it may cost.
 
-`python -m benchmarks.transfer --out FOLDER`: of made-up users with 16 layers some are searched
-first, and others after them: with what the first ones' studies advise, and without, from the same
-seed.
-Users are related to three degrees; and there are strangers, whose sources are closely related to
-each other but belong to another population: the gate, which sees the sources only, can't notice.
+    python -m benchmarks.transfer --out FOLDER [--layers 16] [--cases NAME ...] [--goal]
+        [--pooled] [--seed 0] [--initial 12]
+
+Of made-up users some are searched first, and others after them: with what the first ones' studies
+advise, and without, from the same seed. Users are related to three degrees; and there are
+strangers, whose sources are closely related to each other but belong to another population: the
+gate, which sees the sources only, can't notice.
 
 Searches are kept in the folder; what is there is read, so a run that was stopped goes on. Figures
 are shares of the true front's hypervolume, means over target users, and the paired difference with
-a 95 % interval by bootstrap over users.
+a 95 % interval by bootstrap over users. With `--goal` each target user is searched by the paper's
+schedule too, 200 trials long, and a last column tells after how many trials its final share was
+reached: the median of users, and how many of them reached it. With `--pooled` they are searched
+with the portfolio and a surrogate that expects what others found (`benchmarks.pooling`), too.
 
-Settled on other seeds (1), by what the twelve points of a design reach: six advised and six drawn
-0.689, 0.471 and 0.484 for users related 0.9, 0.5 and 0, against 0.517, 0.422 and 0.394 of twelve
-drawn; four advised 0.672, 0.463 and 0.431; eight 0.686, 0.469 and 0.474; six out of everything that
-was tried, not the fronts alone, 0.655, 0.471 and 0.468.
+How long a portfolio may be was settled on other seeds (1), by what the twelve points of a design
+reach: six advised and six drawn 0.689, 0.471 and 0.484 for users related 0.9, 0.5 and 0, against
+0.517, 0.422 and 0.394 of twelve drawn; four advised 0.672, 0.463 and 0.431; eight 0.686, 0.469 and
+0.474; six out of everything that was tried, not the fronts alone, 0.655, 0.471 and 0.468.
+
+Whole searches of users related 0.9, seed 0, said more: six without contrasts in the learning rate
+are ahead by .184 at 20 trials and behind by .021 at 50; four, .136 and .042; four and two contrasts
+are ahead by .193 and .031; three and two, as it is now, by .250 and .041.
 """
 
 from __future__ import annotations
@@ -21,13 +30,16 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cohorts import GOAL, contender
+from benchmarks.curves import trials_to
+from benchmarks.pooling import Pooled, expectation
 from benchmarks.problem import MadeUpProblem
 from benchmarks.searches import OBJECTIVES, Contender, Trace, searched
 from search.design import Design
@@ -36,9 +48,8 @@ from search.samplers import Evidence, Observation, SamplerSettings, initial_coun
 from search.space import BASE_CONFIG, MemoryConfig
 from search.transfer import portfolio
 
-LAYERS = 16
 SOURCES = TARGETS = 6
-SOURCE_TRIALS, TRIALS = 30, 50
+SOURCE_TRIALS, TRIALS, GOAL_TRIALS = 30, 50, 200
 SHOWN = (5, 10, 20, 30, 50)
 SETTINGS = SamplerSettings("gp", initial_count(SOURCE_TRIALS))
 RESAMPLED = 10_000
@@ -54,34 +65,40 @@ class Case:
     related: float
     source_population: int
     population: int
+    layers: int
 
     def source(self, user: int) -> MadeUpProblem:
         """A user who is searched first."""
-        return MadeUpProblem(LAYERS, user, self.related, self.source_population)
+        return MadeUpProblem(self.layers, user, self.related, self.source_population)
 
     def target(self, user: int) -> MadeUpProblem:
         """A user who is searched later."""
-        return MadeUpProblem(LAYERS, SOURCES + user, self.related, self.population)
+        return MadeUpProblem(self.layers, SOURCES + user, self.related, self.population)
 
 
-def cases(seed: int) -> list[Case]:
+def cases(seed: int, layers: int) -> list[Case]:
     """Users of one population, related to three degrees; and strangers."""
-    degrees = (0.9, 0.5, 0.0)
-    same = [Case(f"related {degree:g}", degree, seed, seed) for degree in degrees]
-    return [*same, Case("strangers", 0.9, seed + 1000, seed)]
+    same = [Case(f"related-{degree:g}", degree, seed, seed, layers) for degree in (0.9, 0.5, 0.0)]
+    return [*same, Case("strangers", 0.9, seed + 1000, seed, layers)]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The traces of a case: `u x n` shares after each trial, with and without a portfolio."""
+    """A case's searches: `u x n` shares after each trial by what they were given, none first."""
 
     case: str
-    advised: int  # configurations of the portfolio
-    with_portfolio: Array
-    without: Array
+    shares: Mapping[str, Array]
+    goals: Array | None = None  # `u` shares that the paper's schedule ends with
 
 
-def measured(case: Case, seed: int, folder: Path, settings: SamplerSettings) -> Outcome:
+def measured(
+    case: Case,
+    seed: int,
+    folder: Path,
+    settings: SamplerSettings,
+    goal: bool = False,
+    pooled: bool = False,
+) -> Outcome:
     """One case, searched as far as it was not."""
     first = Contender("source", SETTINGS, SOURCE_TRIALS)
     begun_at = folder / f"population{case.source_population}"
@@ -93,12 +110,23 @@ def measured(case: Case, seed: int, folder: Path, settings: SamplerSettings) -> 
     design = Design(settings.design, settings.initial)
     advised = portfolio(targets[0].space, OBJECTIVES, sources, design)
     plain = Contender("without", SETTINGS, TRIALS)
-    digest = hashlib.sha256(repr(advised).encode("ascii")).hexdigest()[:8]
-    name = f"portfolio-{digest}-of-{settings.initial}"
-    begun = Contender(name, settings, TRIALS, portfolio=advised) if advised else plain
+    named = f"{_digest(advised)}-of-{settings.initial}"
+    begun = Contender(f"portfolio-{named}", settings, TRIALS, portfolio=advised)
     at = folder / f"population{case.population}"
     shares = functools.partial(_shares, targets, seed=seed, folder=at)
-    return Outcome(case.name, len(advised), shares(begun), shares(plain))
+    given = f"portfolio of {len(advised)}"
+    found = {"none": shares(plain), given: shares(begun if advised else plain)}
+    if pooled:
+        parts = expectation(targets[0].space, sources)
+        name = f"pooled-{case.name}-{named}"
+        expecting = Pooled(name, settings, TRIALS, portfolio=advised, parts=parts)
+        found[f"{given}, pooled"] = shares(expecting)
+    goals = shares(contender(GOAL, GOAL_TRIALS))[:, -1] if goal else None
+    return Outcome(case.name, found, goals)
+
+
+def _digest(advised: Sequence[MemoryConfig]) -> str:
+    return hashlib.sha256(repr(tuple(advised)).encode("ascii")).hexdigest()[:8]
 
 
 def source_of(problem: MadeUpProblem, trace: Trace) -> Evidence:
@@ -126,19 +154,19 @@ def interval(differences: Array) -> tuple[float, float]:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """A Markdown table: three rows for each case."""
-    head = ["users", "portfolio", "area", *(f"at {n}" for n in SHOWN)]
+    """A Markdown table: what each search was given, and the difference from the row before it."""
+    head = ["users", "given", "area", *(f"at {n}" for n in SHOWN), "trials to the goal"]
     lines = [head, ["---"] * len(head)]
     for one in outcomes:
-        for name, rows in (("none", one.without), (f"{one.advised}", one.with_portfolio)):
+        before: Array | None = None
+        for name, rows in one.shares.items():
             means = [f"{column.mean():.3f}" for column in _columns(rows)]
-            lines.append([one.case, name, *means])
-        lines.append([one.case, "difference", *map(_difference, *_both(one))])
+            lines.append([one.case, name, *means, _trials(rows, one.goals)])
+            if before is not None:
+                pairs = zip(_columns(rows), _columns(before), strict=True)
+                lines.append([one.case, "difference", *(_difference(*pair) for pair in pairs), ""])
+            before = rows
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _both(one: Outcome) -> tuple[list[Array], list[Array]]:
-    return _columns(one.with_portfolio), _columns(one.without)
 
 
 def _columns(rows: Array) -> list[Array]:
@@ -146,21 +174,47 @@ def _columns(rows: Array) -> list[Array]:
     return [rows.mean(1), *(rows[:, n - 1] for n in SHOWN)]
 
 
-def _difference(with_portfolio: Array, without: Array) -> str:
-    difference = with_portfolio - without
+def _difference(rows: Array, without: Array) -> str:
+    difference = rows - without
     low, high = interval(difference)
     return f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def _trials(rows: Array, goals: Array | None) -> str:
+    """After how many trials users reached their goals: the median, and how many did."""
+    if goals is None:
+        return ""
+    found = [trials_to(share, goal) for share, goal in zip(rows, goals, strict=True)]
+    reached = sorted(trials for trials in found if trials is not None)
+    middle = len(found) // 2  # what was not reached comes after all that was
+    median = str(reached[middle]) if middle < len(reached) else f"> {rows.shape[1]}"
+    return f"{median} ({len(reached)} of {len(found)})"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Reads the command's flags."""
+    found = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    found.add_argument("--out", type=Path, required=True, help="where searches are kept")
+    found.add_argument("--layers", type=int, default=16, help="of the users' base")
+    found.add_argument("--cases", nargs="+", choices=[case.name for case in cases(0, 16)])
+    found.add_argument("--goal", action="store_true", help="search by the paper's schedule too")
+    found.add_argument("--pooled", action="store_true", help="with expectations too")
+    found.add_argument("--seed", type=int, default=0, help="of populations and searches")
+    found.add_argument("--initial", type=int, default=SETTINGS.initial, help="initial points")
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="where searches are kept")
-    parser.add_argument("--seed", type=int, default=0, help="of populations and searches")
-    parser.add_argument("--initial", type=int, default=SETTINGS.initial, help="initial points")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     settings = SamplerSettings(SETTINGS.name, given.initial)
-    outcomes = [measured(case, given.seed, given.out, settings) for case in cases(given.seed)]
+    chosen = [
+        case
+        for case in cases(given.seed, given.layers)
+        if case.name in (given.cases or [case.name])
+    ]
+    extras = {"goal": given.goal, "pooled": given.pooled}
+    outcomes = [measured(case, given.seed, given.out, settings, **extras) for case in chosen]
     print(table(outcomes))
 
 

@@ -85,7 +85,8 @@ class Progress:
 
     def advised(self, shard: str, configurations: int) -> None:
         """New users of a shard begin with what was best for earlier ones."""
-        self.note(f"{shard}: new users begin with {configurations} points of earlier users' fronts")
+        points = "1 point" if configurations == 1 else f"{configurations} points"
+        self.note(f"{shard}: new users begin with {points} of earlier users' fronts")
 
     def told(self, event: Mapping[str, Any]) -> None:
         """A trial has ended."""

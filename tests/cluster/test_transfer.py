@@ -18,7 +18,7 @@ from search.study import Study
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 SETTINGS = SamplerSettings("gp", 8)
-SOURCES, SOURCE_TRIALS = 5, 20
+SOURCES, SOURCE_TRIALS = 8, 24
 NEW = {"aaaa": 1, "bbbb": 2}
 
 

@@ -10,8 +10,17 @@ import pytest
 from search.design import Design
 from search.pareto import hypervolume
 from search.samplers import Evidence, Observation, SamplerSettings, initial_count, make_sampler
+from search.source import directions
 from search.space import BASE_CONFIG, MemoryConfig
-from search.transfer import FEWEST_SOURCES, LARGEST, _directions, _greedy, portfolio
+from search.transfer import (
+    FACTORS,
+    FEWEST_SOURCES,
+    LARGEST,
+    _contrasts,
+    _greedy,
+    _length,
+    portfolio,
+)
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 DESIGN = Design("sobol", initial_count(24))
@@ -49,9 +58,10 @@ def test_users_who_are_alike_advise_what_reaches_more_than_a_design() -> None:
     advice = portfolio(SPACE, OBJECTIVES, alike(), DESIGN)
     assert 1 <= len(advice) <= LARGEST
     tried = {o.config for user in alike() for o in user.observations}
-    assert set(advice) <= tried
+    assert advice[0] in tried
+    assert len(tried.intersection(advice)) >= len(advice) - len(FACTORS)
     drawn = [reached(DESIGN.points(SPACE, len(advice), seed)) for seed in range(20)]
-    assert reached(advice) > max(drawn)
+    assert reached(advice) > np.quantile(drawn, 0.9)
 
 
 def test_the_same_evidence_gives_the_same_advice() -> None:
@@ -97,10 +107,10 @@ def test_failed_trials_are_no_examples() -> None:
 @pytest.mark.parametrize(("count", "whole"), [(2, math.pi / 4), (3, math.pi / 6)])
 def test_the_mean_over_directions_is_the_hypervolume(count: int, whole: float) -> None:
     """Times the volume of the unit ball's positive orthant."""
-    directions = _directions(count)
-    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
+    rays = directions(count)
+    np.testing.assert_allclose(np.linalg.norm(rays, axis=1), 1)
     points = np.random.default_rng(0).random((6, count)) + 0.2
-    reach = (points[:, None] / directions).min(-1) ** count
+    reach = (points[:, None] / rays).min(-1) ** count
     maximise = [type(OBJECTIVES[0])(f"y{j}", True, "") for j in range(count)]
     expected = hypervolume(maximise, points.tolist(), (0.0,) * count)
     assert math.isclose(whole * reach.max(0).mean(), expected, rel_tol=0.05)
@@ -116,3 +126,31 @@ def test_the_greedy_choice_by_hand() -> None:
     )
     assert _greedy(table, 4) == [0, 1, 2]
     assert _greedy(table, 1) == [0]
+
+
+def test_a_portfolio_is_as_long_as_is_clearly_worth_it() -> None:
+    """Of `u x n` gains by length: nothing, all that helps, and no more than that."""
+    luck = np.array([0.0, 0.1, -0.1, 0.2, -0.2])[:, None]
+
+    def length(*means: float, spread: float) -> int:
+        return _length(np.add(spread * luck * np.arange(len(means)), means))
+
+    assert length(0, 0, 0, 0, spread=1) == 0
+    assert length(0, spread=1) == 0
+    assert length(0, -1, -1, -1, spread=0.01) == 0
+    assert length(0, 0.3, 0.3, 0.3, spread=0.01) == 1
+    assert length(0, 0.1, 0.2, 0.1, spread=0.01) == 2
+    assert length(0, 0.1, 0.2, 0.3, spread=0.01) == 3
+    assert length(0, 0.1, 0.2, 0.201, spread=0.5) == 0
+
+
+def test_the_first_two_come_again_at_other_learning_rates() -> None:
+    """Half a decade away: a step of this space's rates."""
+    rates = SPACE.learning_rates
+    first, second, third = (MemoryConfig((1, layer), 16, rates[2]) for layer in (2, 3, 4))
+    above, below = list(_contrasts(SPACE, [first, second, third]))
+    assert above == MemoryConfig(first.layers, 16, rates[3])
+    assert below == MemoryConfig(second.layers, 16, rates[1])
+    highest = MemoryConfig((1, 2), 16, rates[-1])
+    assert list(_contrasts(SPACE, [highest])) == []
+    assert list(_contrasts(SPACE, [])) == []
