@@ -20,7 +20,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from models.base import Base
+from models.batching import batches, default_padded_tokens
 from models.personalizer import Attach, UserState
+from models.prompt import Row
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,19 @@ class Decoder:
             if not 0 < len(prompt) < self._base.context:
                 limit = self._base.context - 1
                 raise ValueError(f"expected a prompt of 1 to {limit} tokens, got {len(prompt)}")
-        lengths = [len(prompt) for prompt in prompts]
-        logits_BV, layers = self._prefill(prompts, states)
-        rows = [
-            self._row(*arguments)
-            for arguments in zip(states, samplings, lengths, logits_BV, strict=True)
-        ]
-        self._cache = _joined(self._cache, layers, [row.length for row in self._rows], lengths)
-        self._rows += rows
-        return [row.number for row in rows]
+        arrived: dict[int, _Row] = {}
+        arriving: list[tuple[Layers, list[int]]] = []
+        for batch in _of_like_length(prompts, self._base.device):
+            lengths = [len(prompts[i]) for i in batch]
+            logits_BV, layers = self._prefill(
+                [prompts[i] for i in batch], [states[i] for i in batch]
+            )
+            arriving.append((layers, lengths))
+            for i, length, logits_V in zip(batch, lengths, logits_BV, strict=True):
+                arrived[i] = self._row(states[i], samplings[i], length, logits_V)
+        self._cache = _joined(self._cache, [row.length for row in self._rows], arriving)
+        self._rows += arrived.values()
+        return [arrived[i].number for i in range(len(prompts))]
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, int]]:
@@ -186,20 +192,26 @@ def _layers(cache: Any) -> Layers:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
+def _of_like_length(prompts: Sequence[Sequence[int]], device: torch.device) -> list[list[int]]:
+    """Positions of prompts that are read together: a long one costs the short ones nothing."""
+    rows = [Row(tuple(prompt), len(prompt)) for prompt in prompts]
+    return batches(rows, default_padded_tokens(device), device)
+
+
 def _joined(
-    running: Layers, arriving: Layers, running_lengths: Sequence[int], lengths: Sequence[int]
+    running: Layers,
+    running_lengths: Sequence[int],
+    arriving: Sequence[tuple[Layers, Sequence[int]]],
 ) -> Layers:
-    """Both batches' keys and values in one, every row's newest position last."""
-    width = max([*running_lengths, *lengths])
-    if not running:
-        return [tuple(_right(t, lengths, width) for t in pair) for pair in arriving]  # type: ignore[misc]
-    return [
-        tuple(  # type: ignore[misc]
-            torch.cat([_wide(old, width), _right(new, lengths, width)])
-            for old, new in zip(pair, new_pair, strict=True)
-        )
-        for pair, new_pair in zip(running, arriving, strict=True)
-    ]
+    """All batches' keys and values in one, every row's newest position last."""
+    width = max([*running_lengths, *(n for _, lengths in arriving for n in lengths)])
+
+    def whole(layer: int, kind: int) -> Tensor:
+        parts = [_wide(running[layer][kind], width)] if running else []
+        parts += [_right(layers[layer][kind], lengths, width) for layers, lengths in arriving]
+        return torch.cat(parts)
+
+    return [(whole(layer, 0), whole(layer, 1)) for layer in range(len(arriving[0][0]))]
 
 
 def _wide(tensor_BHTE: Tensor, width: int) -> Tensor:
