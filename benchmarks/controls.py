@@ -25,9 +25,9 @@ from pathlib import Path
 from statistics import fmean
 
 from cluster.arena import Arena
-from cluster.compare import Subject
 from cluster.entrant import Entrant, configuration_of
 from cluster.experiment import seed_of
+from cluster.measuring import Subject
 from cluster.results import write_private
 from cluster.tally import measured_of
 from cluster.tuning import Best, best_of

@@ -25,7 +25,7 @@ import psutil  # type: ignore[import-untyped]
 import sqlalchemy
 
 from benchmarks import driver
-from benchmarks.driver import CONTROLLER, title_of
+from benchmarks.driver_watch import CONTROLLER, title_of
 from cluster.experiment import seed_of
 from search.patience import PatientStorage
 from search.recomputation import differences
