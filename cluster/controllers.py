@@ -57,8 +57,8 @@ class Controllers:
         process.trials += shard.trials
         return process.handle.run.options(num_returns="streaming").remote(shard, self._askers)
 
-    def ended(self, name: str, broken: bool) -> None:
-        """A shard's stream is over; what broke, or has had its trials, is not used again."""
+    def ended(self, name: str, well: bool) -> None:
+        """A shard's stream is over; where it ended badly, or has had its trials, a process goes."""
         process = self._busy.pop(name)
-        if not broken and process.trials < TRIALS_OF_PROCESS:
+        if well and process.trials < TRIALS_OF_PROCESS:
             self._free.append(process)

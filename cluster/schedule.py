@@ -84,7 +84,7 @@ class Schedule:
             for name, event in self._streams.wait(_POLL_SECONDS):
                 if name in self._plans:
                     if event.get("done"):
-                        self._controllers.ended(name, "broken" in event)
+                        self._controllers.ended(name, event.keys().isdisjoint(("broken", "failed")))
                     self._shard_event(self._plans[name], event)
                 elif name in self._repeating:
                     self._repeat_event(self._repeating[name], event)
