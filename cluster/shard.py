@@ -4,8 +4,8 @@ Tune's controller keeps every trial it ever ran, so users go through it in shard
 what happens; it starts from where the studies stand, so one that died is simply run again.
 
 NOTE: where its process alone was killed, Ray keeps the placement groups that Tune made there for as
-long as the job lives, and with them the slots: begun again, the shard waits for ever. The run has to
-be ended, and gone on with.
+long as the job lives, and with them the slots: begun again, the shard waits for ever. The run has
+to be ended, and gone on with.
 """
 
 from __future__ import annotations
