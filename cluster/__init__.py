@@ -22,6 +22,7 @@ budget.py       who gets the next trial, and when a search is over
 studies.py      the studies of a shard's users: asking and telling
 searcher.py     Tune searcher over the studies of many users
 stopping.py     Tune scheduler that stops trials that are not worth finishing
+reserved.py     slots that a shard reserves, and how a dead one's are freed
 shard.py        the Tune controller of some users
 controllers.py  processes for one shard after another
 shared.py       what users share, learned before the search

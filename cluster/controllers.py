@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from cluster.reserved import free
 from cluster.shard import ShardPlan, run_shard
 from cluster.streams import Event
 
@@ -60,5 +61,8 @@ class Controllers:
     def ended(self, name: str, well: bool) -> None:
         """A shard's stream is over; where it ended badly, or has had its trials, a process goes."""
         process = self._busy.pop(name)
-        if well and process.trials < TRIALS_OF_PROCESS:
+        if not well:
+            ray.kill(process.handle)
+            free(name)
+        elif process.trials < TRIALS_OF_PROCESS:
             self._free.append(process)

@@ -1,11 +1,8 @@
 """One shard: Tune over the studies of some users.
 
 Tune's controller keeps every trial it ever ran, so users go through it in shards. A shard streams
-what happens; it starts from where the studies stand, so one that died is simply run again.
-
-NOTE: where its process alone was killed, Ray keeps the placement groups that Tune made there for as
-long as the job lives, and with them the slots: begun again, the shard waits for ever. The run has
-to be ended, and gone on with.
+what happens; it starts from where the studies stand, so one that died is simply run again, once what
+it had reserved is freed (`reserved.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from ray.tune.schedulers import FIFOScheduler
 from cluster.connection import SLOT
 from cluster.failures import reason_of
 from cluster.folder import RunFolder
+from cluster.reserved import ShardGroups
 from cluster.searcher import StudySearcher
 from cluster.stopping import EarlyStopping
 from cluster.streams import Event
@@ -125,7 +123,7 @@ def config_of(asked: Asked, packers: int) -> dict[str, Any]:
 
 def tuner(plan: ShardPlan, searcher: StudySearcher, scheduler: FIFOScheduler) -> Any:
     """Tune, set so that trial actors are light, few and used again."""
-    resources = tune.PlacementGroupFactory([{"CPU": 0, SLOT: 1}])
+    resources = ShardGroups(plan.name, [{"CPU": 0, SLOT: 1}])
     return tune.Tuner(
         tune.with_resources(Trial, resources),
         tune_config=tune.TuneConfig(

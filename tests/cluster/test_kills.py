@@ -1,4 +1,4 @@
-"""Ten kills at random moments, of driver, packer and trial process: nothing lost, none repeated."""
+"""Kills at random moments, of every kind of process: nothing lost, none repeated."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ from cluster.results import load
 from tests.cluster import tiny_run
 from tests.cluster.tiny_run import USERS, Driver
 
-KILLS = 10
+KILLS = 12
 TRIALS = 40
+IS_ONE = {
+    "packer": tiny_run.is_packer,
+    "trial": tiny_run.is_trial,
+    "controller": tiny_run.is_controller,
+}
 
 
 def victims(driver: Driver, kind: str) -> list[psutil.Process]:
     """Processes of a kind; none while there are none."""
     if kind == "driver":
         return [psutil.Process(driver.process.pid)]
-    wanted = tiny_run.is_packer if kind == "packer" else tiny_run.is_trial
-    return [process for process in driver.workers() if wanted(process)]
+    return [process for process in driver.workers() if IS_ONE[kind](process)]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(5400)
 @pytest.mark.parametrize("seed", [0])
-def test_ten_kills_lose_no_finished_trial_and_repeat_none(tmp_path: Path, seed: int) -> None:
+def test_kills_lose_no_finished_trial_and_repeat_none(tmp_path: Path, seed: int) -> None:
     data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)
     run, draw = tmp_path / "run", random.Random(seed)
     words = tiny_run.command(data, base, run, trials=TRIALS, sampler="gp")
-    kinds = [kind for kind in ("driver", "packer", "trial") for _ in range(4)][:KILLS]
+    kinds = [kind for kind in ("driver", *IS_ONE) for _ in range(KILLS // 4)]
     draw.shuffle(kinds)
     known: dict[tuple[str, int], dict[str, object]] = {}
     begun: dict[str, int] = {}

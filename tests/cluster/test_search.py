@@ -1,4 +1,4 @@
-"""The whole way on a real embedded Ray: its driver killed, gone on with, its packer killed."""
+"""The whole way on a real embedded Ray: its driver, its packer and its controller killed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def killed(place: Path) -> tuple[Path, Watched, dict[tuple[str, int], dict[str, 
 def run(
     place: Path, killed: tuple[Path, Watched, dict[tuple[str, int], dict[str, object]]]
 ) -> Path:
-    """The same run, gone on with to its end, over the death of its packer."""
+    """The same run, gone on with to its end, over the deaths of its packer and its controller."""
     folder, _, before = killed
     words = tiny_run.command(place / "data.jsonl", place / "base", folder)
     driver = Driver([*words, "--resume"], place / "second.log")
@@ -90,6 +90,10 @@ def run(
     driver.until(lambda: len(tiny_run.completed(folder)) > len(before))
     (packer,) = filter(tiny_run.is_packer, driver.workers())
     packer.kill()
+    known = len(tiny_run.completed(folder))
+    driver.until(lambda: len(tiny_run.completed(folder)) > known)
+    (controller,) = filter(tiny_run.is_controller, driver.workers())
+    controller.kill()
     driver.finish()
     return folder
 

@@ -120,6 +120,11 @@ def is_trial(process: psutil.Process) -> bool:
     return title_of(process).startswith(("ray::Trial", "ray::ResourceTrainable"))
 
 
+def is_controller(process: psutil.Process) -> bool:
+    """Whether a worker runs a shard."""
+    return title_of(process).startswith("ray::Controller")
+
+
 def title_of(process: psutil.Process) -> str:
     """What a process calls itself; empty when it is gone."""
     try:
