@@ -73,7 +73,7 @@ def standing_of(
         chance={kind: each.chance_sum / each.asked for kind, each in counts.items()},
         guessing=_mean(own.chosen.chance for own in bare.values() if own.chosen),
         with_options=sum(own.get("with_options", 0) for own in base["users"].values()),
-        settings=folder.stored(),
+        settings={**folder.stored(), **terms.to_json()},
         population=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
         commits=tuple(sorted({each["commit"] for each in units.every() if each.get("commit")})),
         items=sum(own["items"] for own in base["users"].values()),

@@ -15,6 +15,8 @@ from cluster.experiment import Dtype, Experiment, UserSaid
 from models.encoder import BASE
 from models.personalizer import Budget
 
+# May change between calls on a folder: each method's part is the same beside any other.
+_FREE = {"methods", "default_budget"}
 _LOWEST = {
     "users": 1, "seeds": 1, "trials": 1, "min_items": 1, "items": 1, "seed": 0,
     "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1,
@@ -88,12 +90,15 @@ class Terms:
         return {**asdict(self), "methods": list(self.methods)}
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """What differs from stored terms, one line for each: flag, stored, given."""
+        """What differs from stored terms, one line for each: flag, stored, given.
+
+        Who takes part is no difference: methods may join later, or be left out of a table.
+        """
         return [
             f"{_flag(name)}: the folder has {then!r}, got {value!r}"
             for name, value in self.to_json().items()
             # What was stored before a term was there has its default.
-            if (then := stored.get(name, getattr(Terms, name, None))) != value
+            if name not in _FREE and (then := stored.get(name, getattr(Terms, name, None))) != value
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,25 @@ def test_other_terms_in_the_same_folder_are_refused_by_name(compared: Done) -> N
         run(replace(compared.terms, trials=5), compared.out)
     with pytest.raises(ValueError, match=r"--seed: the folder has 0, got 1"):
         run(replace(compared.terms, seed=1), compared.out)
+
+
+def test_a_method_that_joins_later_changes_nothing_of_the_others(
+    compared: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copytree(compared.out, tmp_path / "out")
+    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/units").iterdir()}
+    terms = replace(compared.terms, methods=("none", "rag", "milp"))
+    standing, _ = run(terms, tmp_path / "out")
+    assert [row.label for row in standing.rows] == ["none", "rag", "milp"]
+    assert standing.settings["methods"] == ["none", "rag", "milp"]
+    assert standing.row("milp") == compared.standing.row("milp")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/units").iterdir()}
+    assert {name: after[name] for name in done} == done
+    joined = [each for each in Units(tmp_path / "out").every() if each["unit"]["entrant"] == "rag"]
+    assert len(joined) == len(after) - len(done) == terms.trials + terms.seeds
+    alone, _ = run(replace(compared.terms, methods=("none",)), tmp_path / "out")
+    assert [row.label for row in alone.rows] == ["none"]
 
 
 def test_a_folder_that_another_process_works_in_is_refused(compared: Done) -> None:
