@@ -7,8 +7,8 @@ under each seed, and scored on the test part. The first of these seeds is that o
 last the base as it was given, where another one was stood on.
 
 All of it is done in units (`unit.py`) that a later call finds done; so the same command goes on
-where it was stopped. A folder is one comparison's: other terms are refused, but for the methods. One
-that joins later is tuned and tested on equal terms, and what is done of the others stands.
+where it was stopped. A folder is one comparison's: other terms are refused, but for the methods.
+One that joins later is tuned and tested on equal terms, and what is done of the others stands.
 """
 
 from __future__ import annotations
