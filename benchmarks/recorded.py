@@ -33,7 +33,9 @@ def workload(
 def person(base: Base, user: Subject, experiment: Experiment) -> Person:
     """One user as a trial of this experiment reads them."""
     e = experiment
-    budget = Budget(e.injection_epochs, e.tuning_epochs, epoch_tokens=e.epoch_tokens)
+    budget = Budget(
+        e.injection_epochs, e.tuning_epochs, epoch_tokens=e.epoch_tokens, rehearse=e.rehearse
+    )
     any_memory = MemoryConfig((0,), 1, 1e-3)
     task = Task("", user.user_id, user.train, user.validation, any_memory, 0, e.user_said, budget)
     stages, _ = stages_of(base, task)

@@ -7,7 +7,8 @@ themselves are searched. What is not searched is fixed:
     number off    the budget is its largest, min(32, L)
     size off      rank 32, that of the paper's memory without a search (Table 7)
 
-The components (Table 5): memory injection alone, instruction tuning alone, both.
+The components (Table 5): memory injection alone, instruction tuning alone, both; and both one after
+the other, without rehearsal of what was injected (`models/milp.py`), as the paper has them.
 
 NOTE: on a base of at most 32 layers a budget of the largest number binds nothing, so
 `search-layers` and `search-number-layers` hold the same configurations (and so do
@@ -36,6 +37,7 @@ AblationName = Literal[
     "stages-injection",
     "stages-tuning",
     "stages-both",
+    "stages-apart",
 ]
 
 _NO_NUMBER: Mapping[str, Any] = {"search_number": False}
@@ -53,5 +55,6 @@ ABLATIONS: Mapping[AblationName, Mapping[str, Any]] = {
     "stages-injection": {"tuning_epochs": 0},
     "stages-tuning": {"injection_epochs": 0},
     "stages-both": {},
+    "stages-apart": {"rehearse": False},
 }
 """Fields of an `Experiment` that differ from the default's."""

@@ -103,7 +103,12 @@ class Workbench:
     def add(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:
         """Takes a trial in. The base itself has nothing to train: it is ready to be scored."""
         e = self._experiment
-        budget = Budget(e.injection_epochs, e.tuning_epochs, epoch_tokens=e.epoch_tokens)
+        budget = Budget(
+            e.injection_epochs,
+            e.tuning_epochs,
+            epoch_tokens=e.epoch_tokens,
+            rehearse=e.rehearse,
+        )
         self._add(name, digest, configuration, seed, budget, is_winner=False, reason=None)
 
     def add_winner(
@@ -118,7 +123,7 @@ class Workbench:
         e = self._experiment
         injection = e.winner_epochs if e.injection_epochs else 0
         tuning = e.winner_epochs if e.tuning_epochs else 0
-        budget = Budget(injection, tuning, epoch_tokens=None)
+        budget = Budget(injection, tuning, epoch_tokens=None, rehearse=e.rehearse)
         self._add(name, digest, configuration, seed, budget, is_winner=True, reason=reason)
 
     def train(self) -> Events:

@@ -4,8 +4,11 @@ Injection learns the user's own texts as running text; tuning learns to answer t
 with the loss on the response alone. Both train the same LoRA (paper, section 3.3; which of the two
 does what is its Table 5). No history stands in the prompt.
 
-What the paper leaves open is decided here: epochs, windows and the cut of long histories are the
-`Budget`'s; lora_alpha = r, since equation 1 has no scaling.
+What the paper leaves open is decided here. Every text is a row of its own, so that none is read as
+what follows from another. While it tunes, the memory goes on reading the texts, between the answers
+(rehearsal): else tuning takes away what only injection has told it, facts that were never asked
+about (`python -m benchmarks.ablations`). Epochs and the cut of long histories are the `Budget`'s;
+lora_alpha = r, since equation 1 has no scaling.
 
 Reference: Zhang et al., Personalized LLM Response Generation with Parameterized User Memory
 Injection, arXiv 2404.03565.
@@ -40,7 +43,7 @@ from models.trainer import Trainer
 from models.training import Learner, Stage
 from search.space import MemoryConfig
 
-WINDOW_TOKENS = 256
+MOST_TOKENS = 256  # of a text in one row
 
 
 class Milp:
@@ -130,15 +133,16 @@ def pair_rows(base: Base, interactions: Sequence[Interaction]) -> tuple[Row, ...
 
 
 def injection_rows(base: Base, texts: Sequence[str]) -> tuple[Row, ...]:
-    """The user's texts in time order, joined by end-of-text, in windows of equal length.
+    """The user's texts in time order, a row each; a long one is cut into several.
 
-    A window shorter than two tokens predicts nothing and is left out.
+    What is shorter than two tokens predicts nothing and is left out.
     """
-    window = min(base.context, WINDOW_TOKENS)
-    posts = [token for text in texts for token in base.prompt.post(text)]
-    stream = [*base.prompt.begin, *posts] if posts else []
-    windows = (tuple(stream[i : i + window]) for i in range(0, len(stream), window))
-    return tuple(Row(tokens, 1) for tokens in windows if len(tokens) > 1)
+    most = min(base.context, MOST_TOKENS)
+    rows = []
+    for text in texts:
+        tokens = (*base.prompt.begin, *base.prompt.post(text))
+        rows += [Row(tokens[i : i + most], 1) for i in range(0, len(tokens), most)]
+    return tuple(row for row in rows if len(row.tokens) > 1)
 
 
 def newest(rows: Sequence[Row], tokens: int | None) -> tuple[tuple[Row, ...], int]:
@@ -167,9 +171,10 @@ def stages_of(base: Base, task: Task) -> tuple[tuple[Stage, ...], dict[str, int]
     pairs = pair_rows(base, task.asked) if budget.tuning_epochs else ()
     injection, unread_words = newest(injection_rows(base, texts), budget.epoch_tokens)
     tuning, unread_pairs = newest(pairs, budget.epoch_tokens)
+    rehearsed = injection if budget.rehearse and tuning else ()
     stages = [
         Stage("injection", injection, budget.injection_epochs),
-        Stage("tuning", tuning, budget.tuning_epochs),
+        Stage("tuning", (*tuning, *rehearsed), budget.tuning_epochs),
     ]
     stages = [stage for stage in stages if stage.epochs and stage.rows]
     if not stages:

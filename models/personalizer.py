@@ -103,8 +103,8 @@ class Budget:
     """How long one task trains. Zero epochs switch a stage off.
 
     `minimum_steps` stretches the epochs of a short history; `epoch_tokens` cuts a long one to its
-    newest tokens, in each stage; `patience_epochs` ends a stage after so many epochs without a
-    better validation loss.
+    newest tokens, of texts and of answers; `patience_epochs` ends a stage after so many epochs
+    without a better validation loss; `rehearse` keeps the texts among the rows of tuning.
     """
 
     injection_epochs: int = 3
@@ -112,6 +112,7 @@ class Budget:
     minimum_steps: int = 20
     patience_epochs: int = 1
     epoch_tokens: int | None = 8192
+    rehearse: bool = True
 
 
 @dataclass(frozen=True)

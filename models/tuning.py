@@ -2,7 +2,8 @@
 
 The main method reads a user's words twice, as running text and as answers. A method with one stage
 goes through the answers as often as brings it to the same number of tokens, so that none wins or
-loses by having seen more. Soft tokens are not counted: they are no text.
+loses by having seen more. Soft tokens are not counted: they are no text. A least number of steps is
+asked of the main method alone, and the others follow.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from models.base import Base
-from models.milp import newest, pair_rows, stages_of, stretched
+from models.milp import newest, pair_rows, stages_of
 from models.personalizer import Task
 from models.prompt import Row, newlines
 from models.soft import with_soft
@@ -47,7 +48,7 @@ def tuning_of(base: Base, task: Task, soft_tokens: int) -> tuple[tuple[Stage, ..
         ),
     }
     epochs = max(1, round(seen / _tokens(rows)))
-    return stretched([Stage("tuning", soft_rows, epochs)], budget), counts
+    return (Stage("tuning", soft_rows, epochs),), counts
 
 
 def _tokens(rows: Sequence[Row]) -> int:

@@ -69,7 +69,12 @@ def test_the_number_searched_binds_only_above_32_layers() -> None:
 
 @pytest.mark.parametrize(
     ("name", "injection", "tuning"),
-    [("stages-injection", 3, 0), ("stages-tuning", 0, 3), ("stages-both", 3, 3)],
+    [
+        ("stages-injection", 3, 0),
+        ("stages-tuning", 0, 3),
+        ("stages-both", 3, 3),
+        ("stages-apart", 3, 3),
+    ],
 )
 def test_stages_train_what_they_name(name: str, injection: int, tuning: int) -> None:
     experiment = experiment_from({**GIVEN, "preset": name})

@@ -26,16 +26,30 @@ def task(user: str = "ann", count: int = 40, **changes: object) -> Task:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def test_injection_joins_the_users_words_in_windows() -> None:
+def test_each_of_the_users_texts_is_a_row_and_a_long_one_several() -> None:
     base = tiny_base()
-    rows = injection_rows(base, ["one two", "three\nfour"] * 41)
-    stream = [token for row in rows for token in row.tokens]
-    end = base.prompt.post("x")[-1]
-    assert stream[0] == base.prompt.begin[0]
-    assert stream.count(end) == 83
-    assert {len(row.tokens) for row in rows[:-1]} == {128}
-    assert base.prompt.decode(stream[: stream.index(end, 1)]) == "one two"
+    long = "one two three four " * 100
+    rows = injection_rows(base, ["one two", long, "three\nfour"])
+    first, *parts, last = rows
+    begin, end = base.prompt.begin, base.prompt.post("x")[-1]
+    assert first.tokens == (*begin, *base.prompt.post("one two"))
+    assert last.tokens == (*begin, *base.prompt.post("three four"))
+    assert {len(row.tokens) for row in parts[:-1]} == {128}
+    whole = [token for row in parts for token in row.tokens]
+    assert whole == [*begin, *base.prompt.post(long)]
+    assert {row.predict_from for row in rows} == {1}
+    assert [row.tokens[-1] for row in (first, parts[-1], last)] == [end] * 3
     assert injection_rows(base, []) == ()
+
+
+def test_tuning_goes_on_reading_what_was_injected() -> None:
+    base = tiny_base()
+    (injected, tuned), _ = stages_of(base, task())
+    assert tuned.rows == (*pair_rows(base, task().train), *injected.rows)
+    apart, _ = stages_of(base, task(budget=Budget(rehearse=False)))
+    assert apart[1].rows == pair_rows(base, task().train)
+    (alone,), _ = stages_of(base, task(budget=Budget(injection_epochs=0)))
+    assert alone.rows == pair_rows(base, task().train)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +63,6 @@ def test_injection_reads_the_users_own_words(user_said: str, inside: str, outsid
     assert inside in words
     assert outside not in words
     assert stages[0].name == "injection"
-    assert stages[1].rows == pair_rows(base, task().train)
 
 
 def test_posts_are_injected_and_never_tuned() -> None:
@@ -60,7 +73,7 @@ def test_posts_are_injected_and_never_tuned() -> None:
     stages, _ = stages_of(base, with_post)
     words = base.prompt.decode([t for row in stages[0].rows for t in row.tokens])
     assert "just a post of mine" in words
-    assert len(stages[1].rows) == len(with_post.train) - 1
+    assert stages[1].rows[: len(task().train)] == pair_rows(base, task().train)
 
 
 def test_stages_are_switchable_and_stretched_to_the_minimum_of_steps() -> None:

@@ -72,7 +72,6 @@ def test_as_many_tokens_are_seen_as_by_the_main_method(budget: Budget) -> None:
     (stage,), counts = tuning_of(base, task, 4)
     an_epoch = tokens_seen((replace(stage, epochs=1),))
     assert abs(tokens_seen((stage,)) - tokens_seen(theirs)) <= an_epoch / 2
-    assert stage.steps >= budget.minimum_steps
     assert counts == {"tokens_cut": 0, "tokens_beyond_epoch": 0, "newlines_replaced": 0}
 
 
