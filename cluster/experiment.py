@@ -77,7 +77,7 @@ class Experiment:
     search_number: Annotated[bool, "Search how many layers hold a memory."] = True
     injection_epochs: Annotated[int, "Epochs of memory injection in a trial; 0: none."] = 3
     tuning_epochs: Annotated[int, "Epochs of instruction tuning in a trial; 0: none."] = 3
-    rehearse: Annotated[bool, "Tune on answers with the user's words between them."] = True
+    rehearse: Annotated[bool, "Tune with the user's other words between answers."] = True
     epoch_tokens: Annotated[int, "Most tokens of a trial's epoch, newest first."] = 8192
     winner_epochs: Annotated[int, "Most epochs of each stage for a winner."] = 10
     repeat_winner: Annotated[int, "Train winner and runner-up so often again, to be sure."] = 0

@@ -5,10 +5,10 @@ with the loss on the response alone. Both train the same LoRA (paper, section 3.
 does what is its Table 5). No history stands in the prompt.
 
 What the paper leaves open is decided here. Every text is a row of its own, so that none is read as
-what follows from another. While it tunes, the memory goes on reading the texts, between the answers
-(rehearsal): else tuning takes away what only injection has told it, facts that were never asked
-about (`python -m benchmarks.ablations`). Epochs and the cut of long histories are the `Budget`'s;
-lora_alpha = r, since equation 1 has no scaling.
+what follows from another. While it tunes, the memory goes on reading the texts that are no answers,
+between these (rehearsal): else tuning takes away what injection alone has told it, facts that were
+never asked about (`python -m benchmarks.ablations`). Epochs and the cut of long histories are the
+`Budget`'s; lora_alpha = r, since equation 1 has no scaling.
 
 Reference: Zhang et al., Personalized LLM Response Generation with Parameterized User Memory
 Injection, arXiv 2404.03565.
@@ -171,7 +171,9 @@ def stages_of(base: Base, task: Task) -> tuple[tuple[Stage, ...], dict[str, int]
     pairs = pair_rows(base, task.asked) if budget.tuning_epochs else ()
     injection, unread_words = newest(injection_rows(base, texts), budget.epoch_tokens)
     tuning, unread_pairs = newest(pairs, budget.epoch_tokens)
-    rehearsed = injection if budget.rehearse and tuning else ()
+    rehearsing = budget.rehearse and budget.injection_epochs and tuning
+    again = injection_rows(base, unanswered(task)) if rehearsing else ()
+    rehearsed, _ = newest(again, budget.epoch_tokens)
     stages = [
         Stage("injection", injection, budget.injection_epochs),
         Stage("tuning", (*tuning, *rehearsed), budget.tuning_epochs),
@@ -187,6 +189,12 @@ def stages_of(base: Base, task: Task) -> tuple[tuple[Stage, ...], dict[str, int]
         ),
     }
     return stretched(stages, budget), counts
+
+
+def unanswered(task: Task) -> list[str]:
+    """The user's texts that tuning would not teach: posts, and queries where the user said them."""
+    asked = task.user_said != "response"
+    return user_texts((i for i in task.train if asked or i.query is None), "query")
 
 
 def stretched(stages: Sequence[Stage], budget: Budget) -> tuple[Stage, ...]:

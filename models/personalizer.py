@@ -104,7 +104,8 @@ class Budget:
 
     `minimum_steps` stretches the epochs of a short history; `epoch_tokens` cuts a long one to its
     newest tokens, of texts and of answers; `patience_epochs` ends a stage after so many epochs
-    without a better validation loss; `rehearse` keeps the texts among the rows of tuning.
+    without a better validation loss; `rehearse` keeps texts that are no answers among the rows of
+    tuning.
     """
 
     injection_epochs: int = 3

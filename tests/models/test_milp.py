@@ -42,14 +42,18 @@ def test_each_of_the_users_texts_is_a_row_and_a_long_one_several() -> None:
     assert injection_rows(base, []) == ()
 
 
-def test_tuning_goes_on_reading_what_was_injected() -> None:
-    base = tiny_base()
-    (injected, tuned), _ = stages_of(base, task())
-    assert tuned.rows == (*pair_rows(base, task().train), *injected.rows)
-    apart, _ = stages_of(base, task(budget=Budget(rehearse=False)))
-    assert apart[1].rows == pair_rows(base, task().train)
-    (alone,), _ = stages_of(base, task(budget=Budget(injection_epochs=0)))
-    assert alone.rows == pair_rows(base, task().train)
+@pytest.mark.parametrize("user_said", ["response", "query", "both"])
+def test_tuning_goes_on_reading_what_no_answer_says(user_said: str) -> None:
+    base, pairs = tiny_base(), task().train
+    train = (*pairs[:3], Interaction("ann", 0.5, None, "just a post of mine"), *pairs[3:])
+    wanted = task(train=train, user_said=user_said)
+    tuned = stages_of(base, wanted)[0][1].rows
+    queries = [pair.query or "" for pair in pairs] if user_said != "response" else []
+    texts = [*queries[:3], "just a post of mine", *queries[3:]]
+    assert tuned == (*pair_rows(base, pairs), *injection_rows(base, texts))
+    for budget in (Budget(rehearse=False), Budget(injection_epochs=0)):
+        stages, _ = stages_of(base, replace(wanted, budget=budget))
+        assert stages[-1].rows == pair_rows(base, pairs)
 
 
 @pytest.mark.parametrize(
