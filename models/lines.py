@@ -188,11 +188,13 @@ def _held_out(value: object) -> bool | None:
 
 def _fact(value: object) -> tuple[str | None, str | None, int | None]:
     # Columnar formats write a missing fact as an object of nulls.
-    if value is None or (isinstance(value, dict) and set(value.values()) == {None}):
+    if value is None or (
+        isinstance(value, dict) and set(map(type, value.values())) == {type(None)}
+    ):
         return None, None, None
     fact = as_object(value)
     kind, choices = fact.get("kind"), fact.get("choices")
-    if kind not in FACT_KINDS or not isinstance(choices, int) or choices < 1:
+    if kind not in FACT_KINDS or not isinstance(choices, int) or not 1 <= choices < 2**63:
         raise DataError(
             f"expected 'fact' with 'value', 'kind' (one of {', '.join(FACT_KINDS)}) and 'choices' "
             f"(1 or more), got {shown(value)}; correct it or drop the fact"
