@@ -109,8 +109,8 @@ class Published:
             raise WrongBase(
                 f"expected the base {self.base.name!r} (fingerprint {self.base.fingerprint[:12]}, "
                 f"prompt format {self.base.prompt_format}), got {base.name!r} "
-                f"({base.fingerprint[:12]}, {base.prompt.name}); load the base that the memory of "
-                f"{shortened(self.user_id)} was made for, or search again on this one"
+                f"({base.fingerprint[:12]}, {base.prompt.name}); load the base that this memory "
+                "was made for, or search again on this one"
             )
 
 

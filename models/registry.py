@@ -287,11 +287,13 @@ class Registry:
 
 
 def _owner(folder: Path) -> str | None:
-    """Whose state lies in a folder; None where that cannot be told."""
+    """Whose state lies in a folder, damaged or not; None where that cannot be told."""
+    file = folder / storage.MANIFEST
     try:
-        return Published.read(folder)[0].user_id
+        owner = storage.from_json(storage.read_small(file), file).get("user_id")
     except DamagedState:
         return None
+    return owner if isinstance(owner, str) else None
 
 
 def _name(user_id: str) -> str:

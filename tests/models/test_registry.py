@@ -233,6 +233,17 @@ def test_forgetting_finds_what_a_killed_publish_left(registry: Registry, base: B
     assert os.listdir(folder.parent) == []
 
 
+def test_forgetting_finds_a_damaged_state_that_nothing_points_to(
+    registry: Registry, base: Base
+) -> None:
+    publish(registry, a_state(), base)
+    manifest = registry.current("ann").folder / "state.json"
+    manifest.write_bytes(manifest.read_bytes() + b"\n")
+    next((registry.folder / "users").rglob("*.json")).write_bytes(b"{")
+    assert registry.forget("ann") == 1
+    assert not manifest.exists()
+
+
 def test_listing_many_users_opens_no_state(registry: Registry, base: Base) -> None:
     for i in range(30):
         publish(registry, nothing(f"user{i}"), base)
