@@ -19,6 +19,8 @@ import typer
 
 from cluster.experiment import experiment_from, flags
 from cluster.judge import Endpoint, JudgeModel, JudgeUrl
+from cluster.logged import output_is_logged
+from models.lines import QUOTES
 
 if TYPE_CHECKING:
     from models.registry import Registry, UnknownUser
@@ -289,6 +291,9 @@ def main() -> None:
     """Runs a command; exits with 2 where what was given can't work."""
     # Before torch is loaded: threads that spin while they wait take the cores from all others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.umask(0o077)  # what is written here names people and quotes them; Ray keeps its token so too
+    if output_is_logged():
+        os.environ[QUOTES] = "no"
     try:
         app()
     except (ValueError, OSError) as error:

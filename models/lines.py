@@ -12,6 +12,7 @@ ISO text; text sorts by code point.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
@@ -19,6 +20,8 @@ from typing import NamedTuple
 
 LONGEST_USER_ID = 512
 FACT_KINDS = ("asked", "unasked", "inferred")
+
+QUOTES = "MILPA_QUOTES"  # "no" in the environment: messages go to a log, and logs quote nobody
 
 Records = Iterator[tuple[str, object]]
 """Places (file and line, for messages) and what stands there."""
@@ -90,7 +93,9 @@ def text(record: Mapping[str, object], field: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message: 80 characters at most."""
+    """A value for a message: 80 characters at most, and none of it where `QUOTES` is "no"."""
+    if os.environ.get(QUOTES) == "no":
+        return "what a log must not quote"
     form = repr(value)
     return form if len(form) <= 80 else f"{form[:77]}..."
 
