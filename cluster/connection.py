@@ -26,7 +26,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import ray
 
-from cluster.logged import output_is_logged
+from cluster.process import output_is_logged
 from models.lines import QUOTES
 
 SLOT = "slot"

@@ -30,8 +30,8 @@ from cluster.entrant import CONTROL, Entrant, entrants
 from cluster.folder import RunFolder
 from cluster.groundwork import Contest, prepared
 from cluster.judge import Endpoint
-from cluster.logged import output_is_logged
 from cluster.preparation import held
+from cluster.process import output_is_logged
 from cluster.progress import Progress
 from cluster.results import write_private
 from cluster.shared import follow, learn_population, sharing

@@ -27,9 +27,9 @@ from cluster.connection import Ground, Place, connected
 from cluster.controllers import Controllers
 from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
-from cluster.logged import output_is_logged
 from cluster.packer import start_packer
 from cluster.preparation import Prepared, held, prepared
+from cluster.process import output_is_logged
 from cluster.progress import Progress
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan

@@ -210,6 +210,16 @@ def check_places(state: UserState, base: Base, folder: Path) -> None:
             raise DamagedState(f"{folder}: expected {expected} features in {name!r}, got {shape}")
 
 
+def owner_of(folder: Path) -> str | None:
+    """Whose state lies in a folder, damaged or not; None where that cannot be told."""
+    file = folder / storage.MANIFEST
+    try:
+        owner = storage.from_json(storage.read_small(file), file).get("user_id")
+    except DamagedState:
+        return None
+    return owner if isinstance(owner, str) else None
+
+
 def shortened(user_id: str) -> str:
     """A user id fit for a message to the person who asked."""
     return repr(user_id) if len(user_id) <= 80 else f"{user_id[:80]!r}..."
