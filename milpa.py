@@ -8,7 +8,6 @@ the command that needs them, so that `milpa --help` is there at once.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import typer
 
 from cluster.experiment import experiment_from, flags
 from cluster.judge import Endpoint, JudgeModel, JudgeUrl
+from cluster.process import set_up
 
 if TYPE_CHECKING:
     from models.registry import Registry, UnknownUser
@@ -287,8 +287,7 @@ def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
 
 def main() -> None:
     """Runs a command; exits with 2 where what was given can't work."""
-    # Before torch is loaded: threads that spin while they wait take the cores from all others.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_up()
     try:
         app()
     except (ValueError, OSError) as error:

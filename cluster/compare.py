@@ -26,8 +26,8 @@ from rich.progress import Progress
 
 from cluster import comparison_text
 from cluster.comparison import Compared, Comparison, Model, mean_of
-from cluster.connection import output_is_logged
 from cluster.measuring import Subject, anchors_of, have_labels, measure
+from cluster.process import output_is_logged
 from cluster.results import Measured, Results, UserResult, load, write_private
 from models.base import Base
 from models.catalog import attach_all, frame_all

@@ -26,12 +26,13 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import ray
 
+from cluster.process import output_is_logged
+from models.lines import QUOTES
+
 SLOT = "slot"
 CPU_SLOTS, GPU_SLOTS = 4, 16
 _STORE_BYTES = 128 * 2**20  # nothing large goes through the object store: weights lie on disk
 _NODE_SHARE = 0.001
-_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in a submitted job's process
-
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
@@ -67,11 +68,6 @@ class Ground:
     places: tuple[Place, ...]
     whole: Place
     namespace: str
-
-
-def output_is_logged() -> bool:
-    """Whether what this process prints becomes one of Ray's logs: a submitted job's does."""
-    return _JOB in os.environ
 
 
 @contextmanager
@@ -172,7 +168,8 @@ def _embedded(
 @contextmanager
 def _joined(address: str, namespace: str, packer_bytes: float) -> Iterator[Ground]:
     job = output_is_logged()  # a submitted job has its own environment
-    variables = dict(_ENVIRONMENT) if job else {**_ENVIRONMENT, "PYTHONPATH": python_path()}
+    own = {QUOTES: "no"} if job else {"PYTHONPATH": python_path()}
+    variables = {**_ENVIRONMENT, **own}
     try:
         ray.init(
             address=address,

@@ -24,13 +24,14 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from cluster import slots_page, standing_text
-from cluster.connection import Ground, connected, output_is_logged
+from cluster.connection import Ground, connected
 from cluster.effort import Effort
 from cluster.entrant import CONTROL, Entrant, entrants
 from cluster.folder import RunFolder
 from cluster.groundwork import Contest, prepared
 from cluster.judge import Endpoint
 from cluster.preparation import held
+from cluster.process import output_is_logged
 from cluster.progress import Progress
 from cluster.results import write_private
 from cluster.shared import follow, learn_population, sharing

@@ -8,6 +8,7 @@ answering as that user. Killed in between, it is called again and does the rest.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from cluster import forget_compared, report, results
@@ -28,10 +29,12 @@ def forget(run: Path, user_id: str) -> list[str]:
 
     Raises:
         FileNotFoundError: no run here.
-        ValueError: the run never held this user, or it is being worked on.
+        ValueError: the run never held this user, it is being worked on, or users hold one
+            another's words in it.
     """
     folder = RunFolder(run)
     folder.check()
+    _refuse_exchanged(folder)
     with folder.lock():
         digest = user_digest(folder.key(), user_id)
         said = [
@@ -46,6 +49,7 @@ def forget(run: Path, user_id: str) -> list[str]:
             _logs(folder, digest),
         ]
         forget_compared.anchors(folder)
+        _remove_leftovers(folder)
     if not any(said):
         raise ValueError(f"expected a user of {run}, got {user_id[:80]!r}, whom it does not hold")
     if folder.base.is_dir():
@@ -53,6 +57,27 @@ def forget(run: Path, user_id: str) -> list[str]:
     if (folder.path / "shared").is_dir():
         said.append("kept: methods' shared parts, which may have learned from this user among many")
     return [line for line in said if line]
+
+
+def _refuse_exchanged(folder: RunFolder) -> None:
+    """Refuses a leak check's folder and the comparison in it (`benchmarks/leaks.py`)."""
+    for place in (folder.path, folder.path.absolute().parent):
+        if (place / "owners.json").is_file():
+            raise ValueError(
+                f"{place}: users' words stand here under others' names, so nobody can be removed "
+                "alone; remove the folder"
+            )
+
+
+def _remove_leftovers(folder: RunFolder) -> None:
+    """Removes what killed processes left: files half written, copies of data, Ray's own files."""
+    folder.remove_temporary()
+    inner = (folder.winners, folder.path / "units", folder.path / "answers", folder.population)
+    for place in (folder.path, *inner):
+        for copy in place.glob(".*.writing"):
+            shutil.rmtree(copy)
+        for file in place.glob(".*.*.????????"):  # as `write_private` names them
+            file.unlink()
 
 
 def _states(folder: RunFolder, user_id: str) -> str:

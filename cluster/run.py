@@ -23,12 +23,13 @@ from rich.console import Console
 from cluster import gains, report, results
 from cluster.asker import start_askers
 from cluster.budget import Rules
-from cluster.connection import Ground, Place, connected, output_is_logged
+from cluster.connection import Ground, Place, connected
 from cluster.controllers import Controllers
 from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
 from cluster.preparation import Prepared, held, prepared
+from cluster.process import output_is_logged
 from cluster.progress import Progress
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ SOURCE = ("cluster", "examples", "models", "search", "serve", "milpa.py")
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _POLL_SECONDS = 0.5
 _STOPPED_EXIT_CODE = 130
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&](ssl)?password=")
 _MESSAGE_LOGS = ", last available logs"
 
 
@@ -44,10 +46,17 @@ def submit(address: str, arguments: Sequence[str], follow: bool = True) -> int:
             return 0 at once.
 
     Raises:
-        ValueError: the address isn't a dashboard's, or the job server refused the job.
+        ValueError: the address isn't a dashboard's, an argument holds a password, or the job
+            server refused the job.
         PermissionError: the cluster asks for a token that wasn't given or is another one.
         OSError: nobody answers at the address.
     """
+    if any(map(_PASSWORD.search, arguments)):
+        raise ValueError(
+            "expected no password in a job's arguments, which everybody reads who sees the "
+            "cluster's jobs; set PGPASSWORD on its nodes, or name a file there: "
+            "postgresql://USER@HOST/DATABASE?passfile=/PATH"
+        )
     return run_job(address, shlex.join(["python", "-m", "milpa", *arguments]), follow)
 
 

@@ -87,9 +87,10 @@ class HubEncoder:
         """
         self.name = source
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
+            # It brings no code of its own: transformers would ask at a terminal whether to run it.
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             self._model, found = AutoModel.from_pretrained(
-                source, use_safetensors=True, output_loading_info=True
+                source, use_safetensors=True, output_loading_info=True, trust_remote_code=False
             )
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             raise ValueError(f"{_expected(source)}: {str(error)[:200]}") from error

@@ -12,6 +12,7 @@ ISO text; text sorts by code point.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
@@ -19,6 +20,8 @@ from typing import NamedTuple
 
 LONGEST_USER_ID = 512
 FACT_KINDS = ("asked", "unasked", "inferred")
+
+QUOTES = "MILPA_QUOTES"  # "no" in the environment: messages go to a log, and logs quote nobody
 
 Records = Iterator[tuple[str, object]]
 """Places (file and line, for messages) and what stands there."""
@@ -90,7 +93,9 @@ def text(record: Mapping[str, object], field: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message: 80 characters at most."""
+    """A value for a message: 80 characters at most, and none of it where `QUOTES` is "no"."""
+    if os.environ.get(QUOTES) == "no":
+        return "what a log must not quote"
     form = repr(value)
     return form if len(form) <= 80 else f"{form[:77]}..."
 
@@ -188,11 +193,13 @@ def _held_out(value: object) -> bool | None:
 
 def _fact(value: object) -> tuple[str | None, str | None, int | None]:
     # Columnar formats write a missing fact as an object of nulls.
-    if value is None or (isinstance(value, dict) and set(value.values()) == {None}):
+    if value is None or (
+        isinstance(value, dict) and set(map(type, value.values())) == {type(None)}
+    ):
         return None, None, None
     fact = as_object(value)
     kind, choices = fact.get("kind"), fact.get("choices")
-    if kind not in FACT_KINDS or not isinstance(choices, int) or choices < 1:
+    if kind not in FACT_KINDS or not isinstance(choices, int) or not 1 <= choices < 2**63:
         raise DataError(
             f"expected 'fact' with 'value', 'kind' (one of {', '.join(FACT_KINDS)}) and 'choices' "
             f"(1 or more), got {shown(value)}; correct it or drop the fact"

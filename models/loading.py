@@ -1,5 +1,8 @@
 """A base's files as transformers reads them, or why it can't: configuration, tokenizer, weights.
 
+A base brings no code of its own: unless told not to, transformers asks at a terminal whether to run
+what lies beside the weights, and does.
+
 Where a file lacks weights, transformers draws them at random and only says so. A base like that
 would answer, and nothing that is learned on it would mean anything: it is refused here.
 
@@ -38,7 +41,7 @@ def configuration(source: str) -> Any:
         raise OSError(f"expected a base's folder or hub name, got {source!r}: {why}") from error
     # Asked before transformers is: it would refuse an architecture that it doesn't know otherwise.
     family_of(str(known.get("model_type")))
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if config.model_type == "roberta":
         config.is_decoder = True
     return config
@@ -51,7 +54,7 @@ def tokenizer(source: str) -> PreTrainedTokenizerBase:
         ValueError: none that loads.
     """
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"expected a tokenizer beside the weights of the base {source!r}, got none that loads"
@@ -74,6 +77,7 @@ def weights(source: str, config: Any, **settings: Any) -> Any:
         model, found = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told below, all together
             **settings,

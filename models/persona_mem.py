@@ -162,7 +162,7 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _end(value: str, messages: int, place: str) -> int:
-    if not value.isdecimal() or not 0 < int(value) <= messages:
+    if not value.isdecimal() or len(value) > 18 or not 0 < int(value) <= messages:
         raise DataError(
             f"{place}: expected an end in the context of {messages} messages, got {shown(value)}"
         )
@@ -183,7 +183,7 @@ def _options(listed: str, place: str) -> dict[str, str]:
     """Letter -> answer."""
     try:
         found = ast.literal_eval(listed)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         found = None
     texts = found if isinstance(found, list) else []
     matches = [_OPTION.fullmatch(str(each)) for each in texts]

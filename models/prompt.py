@@ -153,7 +153,10 @@ class ChatPrompt(PlainPrompt):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
         super().__init__(tokenizer, context)
-        self._special = sorted(map(str, tokenizer.all_special_tokens), key=len, reverse=True)
+        # Many tokenizers know the tokens that begin a turn as special, and have no name for them.
+        added = tokenizer.added_tokens_decoder.values()
+        special = {*tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
+        self._special = sorted(map(str, special), key=lambda token: (-len(token), token))
 
     def _clean(self, text: str) -> str:
         for token in self._special:

@@ -109,8 +109,8 @@ class Published:
             raise WrongBase(
                 f"expected the base {self.base.name!r} (fingerprint {self.base.fingerprint[:12]}, "
                 f"prompt format {self.base.prompt_format}), got {base.name!r} "
-                f"({base.fingerprint[:12]}, {base.prompt.name}); load the base that the memory of "
-                f"{shortened(self.user_id)} was made for, or search again on this one"
+                f"({base.fingerprint[:12]}, {base.prompt.name}); load the base that this memory "
+                "was made for, or search again on this one"
             )
 
 
@@ -208,6 +208,16 @@ def check_places(state: UserState, base: Base, folder: Path) -> None:
         expected = places[module][1 - axis]
         if shape[axis] != expected:
             raise DamagedState(f"{folder}: expected {expected} features in {name!r}, got {shape}")
+
+
+def owner_of(folder: Path) -> str | None:
+    """Whose state lies in a folder, damaged or not; None where that cannot be told."""
+    file = folder / storage.MANIFEST
+    try:
+        owner = storage.from_json(storage.read_small(file), file).get("user_id")
+    except DamagedState:
+        return None
+    return owner if isinstance(owner, str) else None
 
 
 def shortened(user_id: str) -> str:

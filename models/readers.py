@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ _FIELDS = ("user_id", "time", "query", "response", "session", "fact", "choices",
 _REQUIRED = ("user_id", "time", "response")
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/data set
 _ROWS = 1024  # read at once from a columnar format
+LONGEST_LINE = 1 << 26  # bytes; a longer one is no interaction, but something that has no end
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,13 @@ def _undamaged(path: Path) -> Iterator[None]:
 def json_lines(path: Path) -> Records:
     """Every line's JSON; empty lines are passed over."""
     with _opened(path) as stream, _undamaged(path):
-        for number, raw in enumerate(stream, 1):
+        lines = iter(partial(stream.readline, LONGEST_LINE + 1), b"")
+        for number, raw in enumerate(lines, 1):
+            if len(raw) > LONGEST_LINE:
+                raise DataError(
+                    f"{path}:{number}: expected lines of at most {LONGEST_LINE} bytes, got a "
+                    "longer one; write one object per line"
+                )
             if raw.strip():
                 yield f"{path}:{number}", _json(raw, f"{path}:{number}")
 

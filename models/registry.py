@@ -36,6 +36,7 @@ from models.published import (
     check_places,
     files_of,
     head_of,
+    owner_of,
     plain_adapter,
     shortened,
     state_of,
@@ -171,7 +172,7 @@ class Registry:
             storage.remove_file(self._pointer_file(user_id))
             states = self._states(user_id)
             folders = list(states.iterdir()) if states.is_dir() else []
-            own = [f for f in folders if f.name in listed or _owner(f) == user_id]
+            own = [f for f in folders if f.name in listed or owner_of(f) == user_id]
             for folder in own:
                 storage.discard(folder)
         return len(own)
@@ -233,12 +234,18 @@ class Registry:
 
     def _pointer(self, user_id: str) -> Pointer | None:
         file = self._pointer_file(user_id)
-        return Pointer.read(file) if file.exists() else None
+        return self._read_pointer(file) if file.exists() else None
+
+    def _read_pointer(self, file: Path) -> Pointer:
+        pointer = Pointer.read(file)
+        if self._pointer_file(pointer.user_id) != file:
+            raise DamagedState(f"{file}: expected a pointer of its user, got another's")
+        return pointer
 
     def _pointers(self) -> Iterator[Pointer]:
         for file in (self.folder / "users").glob("[0-9a-f]*/[0-9a-f]*.json"):
             try:
-                yield Pointer.read(file)
+                yield self._read_pointer(file)
             except DamagedState:
                 if file.exists():  # otherwise forgotten just now
                     _log.warning("left out a damaged pointer: %s", file)
@@ -284,14 +291,6 @@ class Registry:
         except DamagedState:
             return set()
         return set() if pointer is None else {pointer.current, *pointer.earlier, *pointer.withdrawn}
-
-
-def _owner(folder: Path) -> str | None:
-    """Whose state lies in a folder; None where that cannot be told."""
-    try:
-        return Published.read(folder)[0].user_id
-    except DamagedState:
-        return None
 
 
 def _name(user_id: str) -> str:

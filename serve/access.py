@@ -121,11 +121,17 @@ def _grants(file: Path, content: bytes) -> dict[str, Grant]:
     if not isinstance(entries, dict) or not entries:
         raise refuse('an object with at least one key, such as {"KEY": ["user"]}')
     for number, (key, users) in enumerate(entries.items(), 1):
+        if key.lower().startswith("sha256:") and not _DIGEST.fullmatch(key):
+            # Taken for a key itself, it would let in whoever reads the file.
+            raise refuse(f"key {number} to be sha256:<64 hex digits>, in lower case")
         if not _KEY.fullmatch(key):
             raise refuse(f"key {number} to be printable ASCII without spaces")
         if users != "*" and not _is_texts(users):
             raise refuse(f'a list of user ids or "*" as the users of key {number}')
-    return {_digest(key): _opened(users) for key, users in entries.items()}
+    grants = {_digest(key): _opened(users) for key, users in entries.items()}
+    if len(grants) < len(entries):
+        raise refuse("each key once, got one itself and as its digest")
+    return grants
 
 
 def _is_texts(value: object) -> bool:

@@ -70,9 +70,12 @@ def is_local(headers: Headers) -> bool:
     """Whether a request names a loopback host and comes from no other web origin."""
     host = headers.get("host", "")
     origin = headers.get("origin")
-    return is_loopback(urlsplit(f"//{host}").hostname or "") and (
-        origin is None or urlsplit(origin).netloc == host
-    )
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "") and (
+            origin is None or urlsplit(origin).netloc == host
+        )
+    except ValueError:  # a bracket without the other
+        return False
 
 
 def _response(refused: RefusedError) -> JSONResponse:

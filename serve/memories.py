@@ -54,7 +54,12 @@ class Memories:
         self.size_bytes = 0
 
     def __contains__(self, user_id: str) -> bool:
-        return user_id in self._registry
+        """Whether a user can be asked for: who has a damaged pointer can't, as in `users`."""
+        try:
+            return user_id in self._registry
+        except DamagedState as error:
+            log.error("left out a damaged pointer: %s", error)
+            return False
 
     def users(self) -> list[str]:
         """All users that can be asked for."""
@@ -75,6 +80,10 @@ class Memories:
         try:
             digest = self._registry.current(user_id).digest
             return self._kept_state(user_id, digest) or self._load(user_id, digest)
+        except UnknownUser:
+            with self._lock:
+                self._forget(user_id)  # what was taken back or forgotten
+            raise
         except DamagedState as error:
             log.error("a published state is damaged: %s", error)  # names files, no user
             raise UnusableError("this user's memory is damaged on the server") from None

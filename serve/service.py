@@ -23,6 +23,7 @@ from jinja2 import TemplateError
 from models.base import Base
 from models.catalog import frame_all
 from models.decoding import Sampling
+from models.excerpts import LONGEST_TOKEN
 from models.personalizer import Framed
 from models.prompt import ChatPrompt, Row, flatten
 from models.registry import UnknownUser
@@ -128,6 +129,7 @@ class Service:
     def _prompts(
         self, request: ChatRequest | CompletionRequest, served: Served
     ) -> list[tuple[int, ...]]:
+        self._check_size(request)
         if isinstance(request, CompletionRequest):
             framed = [self._frame(served.state, text) for text in request.prompts]
             texts = [self._continued(*pair) for pair in zip(framed, request.prompts, strict=True)]
@@ -161,6 +163,21 @@ class Service:
         except (TemplateError, ValueError):
             message = "messages: this base's chat template can't write these roles in this order"
             raise RefusedError(400, message, "messages") from None
+
+    def _check_size(self, request: ChatRequest | CompletionRequest) -> None:
+        """Refuse what can't fit however it is read, since reading a megabyte takes seconds."""
+        context = self._base.context
+        if isinstance(request, ChatRequest):
+            field, longest = "messages", sum(len(m.text) for m in request.messages)
+            fits = len(request.messages) < context  # each is a token at least
+        else:
+            field, longest, fits = "prompt", max(map(len, request.prompts)), True
+        if not fits or longest > context * LONGEST_TOKEN:
+            message = (
+                f"This model's maximum context length is {context} tokens, but your {field} came "
+                "to far more. Please shorten them."
+            )
+            raise RefusedError(400, message, field, "context_length_exceeded")
 
     def _check_length(self, request: ChatRequest | CompletionRequest, tokens: int) -> None:
         context = self._base.context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 import milpa
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
+from models.lines import QUOTES
 from models.personalizer import UserState
 from models.published import BaseIdentity
 from models.registry import Registry
@@ -46,8 +48,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     """The message of a command that is refused with exit code 2."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["milpa", *map(str, words)])
+        before = os.umask(0o022)
         with pytest.raises(SystemExit) as ended:
             milpa.main()
+        os.umask(before)
     assert ended.value.code == 2
     message = capsys.readouterr().err
     assert "Traceback" not in message
@@ -156,6 +160,38 @@ def test_a_bad_line_is_named_by_file_and_number(
     words = search(place, data=tmp_path / "data.jsonl", out=tmp_path / "run")
     assert says in refused(capsys, *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_submitted_jobs_output_names_the_place_and_quotes_nobody(
+    place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # as Ray marks a job's process
+    monkeypatch.setenv(QUOTES, "yes")
+    (tmp_path / "data.jsonl").write_text(
+        '{"user_id": "ann", "time": 0, "response": ["my secret"]}\n'
+    )
+    said = refused(capsys, *search(place, data=tmp_path / "data.jsonl", out=tmp_path / "run"))
+    assert "data.jsonl:1: expected 'response' as text" in said
+    assert "secret" not in said
+    (tmp_path / "data.jsonl").write_text("my secret\n")
+    said = refused(capsys, *search(place, data=tmp_path / "data.jsonl", out=tmp_path / "run"))
+    assert "data.jsonl:1: expected JSON" in said
+    assert "secret" not in said
+
+
+def test_what_is_written_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        command = [sys.executable, "-m", "milpa", "examples", "--out", str(tmp_path / "made")]
+        subprocess.run([*command, "--users", "1", "--population", "1"], check=True)
+    finally:
+        os.umask(before)
+    made = list((tmp_path / "made").rglob("*"))
+    assert made
+    assert not any(path.stat().st_mode & 0o077 for path in made)
 
 
 def test_a_base_that_is_no_causal_model_is_refused_with_those_that_work(

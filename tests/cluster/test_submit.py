@@ -176,6 +176,20 @@ def test_without_the_clusters_token_nothing_runs(
     assert not trace.exists()
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "postgresql://me:s3cret@host/database",
+        "--storage=postgresql://me:s3cret@host/database",
+        "postgresql://me@host/database?sslmode=require&password=s3cret",
+    ],
+)
+def test_a_password_is_no_part_of_a_job_that_everybody_can_read(word: str) -> None:
+    with pytest.raises(ValueError, match="passfile") as raised:
+        submit("http://127.0.0.1:1", ["search", "--storage", word])
+    assert "s3cret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:8265", "ray://127.0.0.1:10001"])
 def test_an_address_that_is_no_dashboards_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="expected a dashboard's"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -60,3 +61,21 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "intermediate_size": 64}))
     with pytest.raises(ValueError, match=r"fit model\.layers\.0\.mlp\.down_proj.* and 11 more"):
         Base.load(tmp_path, device="cpu")
+
+
+def test_a_base_brings_no_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, ran = tmp_path / "base", tmp_path / "ran"
+    save_tiny_base(folder)
+    (folder / "code.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n"
+        f"open({str(ran)!r}, 'w').close()\n"
+        "class Own(PreTrainedTokenizerFast): pass\n"
+    )
+    file = folder / "tokenizer_config.json"
+    told = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "code.Own"]}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **told}))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    for refuse in (check, Base.load):
+        with pytest.raises(ValueError, match="expected a tokenizer"):
+            refuse(folder)
+    assert not ran.exists()

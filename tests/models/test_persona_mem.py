@@ -101,6 +101,8 @@ def test_quizzes_become_data(tmp_path: Path) -> None:
         ({"all_options": "['(a) x', '(b) x']"}, r"csv:3: expected options .* that differ"),
         ({"all_options": "['(a) x', 'y']"}, r"csv:3: expected options"),
         ({"all_options": "__import__('os')"}, r"csv:3: expected options"),
+        ({"all_options": "{[]: 1}"}, r"csv:3: expected options"),
+        ({"end_index_in_shared_context": "9" * 5000}, r"csv:3: expected an end .* got '999"),
         ({"all_options": "[" * 9000}, r"csv:3: expected options"),
         ({"persona_id": " "}, r"csv:3: expected words in persona_id, got none"),
     ],

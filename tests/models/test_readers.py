@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.lines import DataError
-from models.readers import find, profiles, records
+from models.readers import LONGEST_LINE, find, profiles, records
 
 RECORDS: list[dict[str, object]] = [
     {"user_id": "ann", "time": "b", "query": "how are you", "response": "fine", "session": "s"},
@@ -176,6 +176,13 @@ def test_a_line_that_is_not_json_is_named(line: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl:3: expected JSON in UTF-8, got b'") as raised:
         content(file, tmp_path)
     assert len(str(raised.value)) < 300 + len(str(file))
+
+
+def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(gzip.compress(b"{" + b" " * LONGEST_LINE, 1))
+    with pytest.raises(DataError, match=rf"a\.jsonl\.gz:1: .* at most {LONGEST_LINE} bytes"):
+        content(file, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from models.base import Base
 from models.personalizer import UserState
 from models.published import BaseIdentity
-from models.registry import Registry, UnknownUser
+from models.registry import DamagedState, Registry, UnknownUser
 from tests.states import (
     CONFIGURATION,
     OBJECTIVES,
@@ -231,6 +231,34 @@ def test_forgetting_finds_what_a_killed_publish_left(registry: Registry, base: B
     (folder.parent / ".0123" / "adapter_model.safetensors").write_bytes(b"half of a memory")
     assert registry.forget("ann") == 1
     assert os.listdir(folder.parent) == []
+
+
+def test_forgetting_finds_a_damaged_state_that_nothing_points_to(
+    registry: Registry, base: Base
+) -> None:
+    publish(registry, a_state(), base)
+    manifest = registry.current("ann").folder / "state.json"
+    manifest.write_bytes(manifest.read_bytes() + b"\n")
+    next((registry.folder / "users").rglob("*.json")).write_bytes(b"{")
+    assert registry.forget("ann") == 1
+    assert not manifest.exists()
+
+
+def test_a_pointer_in_another_users_place_changes_nothing_of_its_own(
+    registry: Registry, base: Base
+) -> None:
+    publish(registry, a_state(), base)
+    ann = next((registry.folder / "users").rglob("*.json"))
+    content = ann.read_bytes()
+    publish(registry, a_state("bob"), base)
+    bob = next(file for file in (registry.folder / "users").rglob("*.json") if file != ann)
+    ann.write_bytes(bob.read_bytes())
+    with pytest.raises(DamagedState, match="another's"):
+        registry.withdraw("ann")
+    assert registry.current("bob").user_id == "bob"
+    assert registry.users() == ["bob"]
+    ann.write_bytes(content)
+    assert registry.users() == ["ann", "bob"]
 
 
 def test_listing_many_users_opens_no_state(registry: Registry, base: Base) -> None:

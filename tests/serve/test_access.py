@@ -57,6 +57,20 @@ def test_the_digest_of_a_key_is_no_key(keys: Keys) -> None:
     assert keys.grant(digest.removeprefix("sha256:")) is None
 
 
+@pytest.mark.parametrize("digest", ["A1" * 32, "a1" * 31, "", " " + "a1" * 32])
+def test_a_digest_in_another_form_does_not_become_a_key_itself(tmp_path: Path, digest: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"key 1 .*sha256:<64 hex digits>, in lower case"
+    ) as raised:
+        Keys(key_file(tmp_path, {f"sha256:{digest}": "*"}))
+    assert "1A1" not in str(raised.value)
+
+
+def test_a_key_and_its_own_digest_are_one_key_given_twice(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="each key once"):
+        Keys(key_file(tmp_path, {**ENTRIES, HASHED: []}))
+
+
 def test_no_key_stays_in_memory(keys: Keys) -> None:
     assert "first-key" not in repr(vars(keys))
 

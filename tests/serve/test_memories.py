@@ -83,6 +83,16 @@ def test_what_is_published_or_taken_back_counts_at_once(registry: Registry, base
     assert "ada" not in memories.users()
 
 
+def test_who_is_forgotten_does_not_stay_in_memory(registry: Registry, base: Base) -> None:
+    memories = Memories(registry, base, 1 << 30)
+    memories.get("ada")
+    registry.forget("ada")
+    with pytest.raises(UnknownUser):
+        memories.get("ada")
+    assert memories.kept() == []
+    assert memories.size_bytes == 0
+
+
 def test_an_unknown_user_is_unknown(registry: Registry, base: Base) -> None:
     with pytest.raises(UnknownUser):
         Memories(registry, base, 1 << 30).get("../ada")
@@ -107,8 +117,9 @@ def test_states_of_another_base_are_refused(registry: Registry, base: Base) -> N
     for user_id in ("ada", NOBODY):
         with pytest.raises(UnusableError, match="another base"):
             memories.get(user_id)
-    with pytest.raises(WrongBase, match="tiny-llama"):
+    with pytest.raises(WrongBase, match="tiny-llama") as raised:
         memories.check()
+    assert not any(user_id in str(raised.value) for user_id in registry.users())  # it is logged
     registry.publish(state_of(other, "zoe", PLACES["ada"], 5), BaseIdentity.of(other), {})
     memories.check()
     assert memories.get("zoe").state is not None

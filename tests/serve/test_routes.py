@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -212,6 +213,8 @@ def test_absurd_limits_and_long_prompts_are_refused(server: Server, base: Base) 
     assert error(server.chat(max_completion_tokens=base.context))[1] == "max_completion_tokens"
     words = [{"role": "user", "content": "dog " * 500}]
     assert error(server.chat(messages=words)) == (400, "messages", "context_length_exceeded")
+    for turns in ([{"role": "user", "content": ""}] * base.context, words * 5):
+        assert error(server.chat(messages=turns)) == (400, "messages", "context_length_exceeded")
     body = {"model": "tiny-llama", "prompt": ["x", "dog " * 500]}
     response = server("POST", "/v1/completions", json=body, headers=ALL)
     assert error(response) == (400, "prompt", "context_length_exceeded")
@@ -256,6 +259,17 @@ def test_a_damaged_memory_is_never_a_silent_answer_of_the_base(
     assert server.chat("tiny-llama:bob").status_code == 200
 
 
+def test_a_damaged_pointer_hides_its_own_user_alone(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    name = hashlib.sha256(b"ada").hexdigest()
+    (server.registry.folder / "users" / name[:2] / f"{name}.json").write_text("{")
+    for headers in (ADA, ALL):
+        listed = server("GET", "/v1/models", headers=headers)
+        assert listed.status_code == 200
+        assert "tiny-llama:ada" not in listed.text
+    assert error(server.chat("tiny-llama:ada")) == (422, "model", "memory_unusable")
+
+
 def test_who_is_withdrawn_is_unknown_from_then_on(fresh: Callable[..., Server]) -> None:
     server = fresh()
     assert server.chat("tiny-llama:ada").status_code == 200
@@ -291,7 +305,9 @@ def test_without_keys_only_this_machine_is_answered(fresh: Callable[..., Server]
         assert server("GET", "/v1/models", host).status_code == 200
     for host in ("http://evil.example", "http://192.168.0.2:8000", "http://localhost.evil.example"):
         assert error(server("GET", "/v1/models", host))[0] == 403
-    for origin in ("http://evil.example", "null", "http://localhost:3000"):
+    for host in ("[", "[::1", "evil@[::1"):
+        assert error(server("GET", "/v1/models", headers={"host": host}))[0] == 403
+    for origin in ("http://evil.example", "null", "http://localhost:3000", "http://["):
         assert error(server("GET", "/", headers={"origin": origin}))[0] == 403
     own = {"origin": "http://localhost"}
     assert server("GET", "/", headers=own).status_code == 200

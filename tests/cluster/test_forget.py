@@ -1,0 +1,81 @@
+"""Forgetting leaves nothing behind that a killed process left, and claims nothing it can't do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.folder import RunFolder
+from cluster.forget import forget
+from models.history import Histories
+from tests.cluster.tiny_run import USERS, write_data
+
+GONE, LEFT = USERS
+WORDS = "I like a bread much"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A run that has read its data, and whose processes were killed while they wrote."""
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(resume=False)
+    Histories.read(write_data(tmp_path), folder.data)
+    for place in (folder.winners, folder.path / "units", folder.path / "answers", folder.tune):
+        place.mkdir()
+    copy = folder.path / ".quizzes-data-k2j4h_5x.writing"
+    (copy / "data").mkdir(parents=True)
+    temporary = tmp_path / "milpa-temporary"
+    temporary.mkdir()
+    folder.remember_temporary(temporary)
+    for file in (
+        folder.path / ".results.json.ab_d3f9x",
+        folder.path / ".report.html.0b_d3f9x",
+        folder.winners / ".0123456789abcdef.json.ab_d3f9x",
+        folder.path / "units" / ".0123.json.ab_d3f9x",
+        folder.path / "answers" / ".0123.json.ab_d3f9x",
+        folder.tune / "result.json",
+        temporary / "worker.log",
+        copy / "data" / "interactions.jsonl",
+    ):
+        file.write_text(WORDS)
+    return folder
+
+
+def holding(place: Path, words: str) -> list[Path]:
+    return [f for f in place.rglob("*") if f.is_file() and words.encode() in f.read_bytes()]
+
+
+def test_what_killed_processes_left_goes_too(folder: RunFolder) -> None:
+    (folder.path / ".gitignore").write_text("*")
+    assert len(holding(folder.path.parent, WORDS)) > 8
+    assert forget(folder.path, GONE) == ["removed from the data"]
+    assert holding(folder.path, WORDS) == []
+    assert not (folder.path.parent / "milpa-temporary").exists()
+    assert (folder.path / ".gitignore").is_file()
+    assert Histories.open(folder.data).user_ids == (LEFT,)
+
+
+def test_a_copy_that_a_run_was_killed_with_goes_though_it_names_nobody(folder: RunFolder) -> None:
+    for file in folder.data.iterdir():
+        file.unlink()
+    folder.data.rmdir()
+    with pytest.raises(ValueError, match="does not hold"):
+        forget(folder.path, GONE)
+    assert holding(folder.path, WORDS) == []
+
+
+@pytest.mark.parametrize("inner", ["", "comparison"])
+def test_where_users_hold_each_others_words_nobody_can_be_forgotten_alone(
+    tmp_path: Path, inner: str
+) -> None:
+    folder = RunFolder(tmp_path / "leaks" / inner)
+    folder.begin(resume=False)
+    Histories.read(write_data(tmp_path), folder.data)
+    (tmp_path / "leaks" / "owners.json").write_text(
+        json.dumps(dict(zip(USERS, USERS[::-1], strict=True)))
+    )
+    with pytest.raises(ValueError, match=r"under others' names.*remove"):
+        forget(folder.path, GONE)
+    assert set(Histories.open(folder.data).user_ids) == set(USERS)
