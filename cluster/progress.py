@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from search.storage import State, Trial
+from search.census import Stand
+from search.storage import State
 
 _MOST_ROWS = 30
 _LOST = {
@@ -75,7 +76,7 @@ class Progress:
         """Something that is true of the whole run."""
         self.console.print(f"{self._clock()} {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def know(self, digest: str, trials: Sequence[Trial], is_published: bool) -> None:
+    def know(self, digest: str, trials: Sequence[Stand], is_published: bool) -> None:
         """Where a user's study stands when the run starts."""
         user = self.users[digest] = UserProgress()
         user.stage = "published" if is_published else "waits"

@@ -24,12 +24,15 @@ from typing import Any, Self
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import select
 
 from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
+from search.patience import PatientStorage
 from search.samplers import Evidence, Known, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import STATES, Trial, created, from_stored, template
+from search.tables import STUDIES
 
 REFERENCE = "reference_point"
 PORTFOLIO = "portfolio"
@@ -93,10 +96,8 @@ class Study:
             if base:
                 storage.set_study_user_attr(study_id, header.BASE, base)
             storage.set_study_user_attr(study_id, header.NAME, wanted)
-        elif stored != wanted:
-            raise ValueError(
-                f"the study {name} was made otherwise: {header.difference(stored, wanted)}"
-            )
+        else:
+            header.check(name, stored, wanted)
         return cls(storage, name)
 
     def delete(self) -> None:
@@ -295,6 +296,15 @@ class Study:
         return trial
 
 
-def study_names(storage: RDBStorage) -> list[str]:
-    """The names of all studies, in the order they were made."""
-    return [study.study_name for study in storage.get_all_studies()]
+def study_names(storage: PatientStorage) -> list[str]:
+    """The names of all studies, in the order they were made.
+
+    NOTE: Optuna's own list brings with each name all that was noted in its study.
+    """
+    question = select(STUDIES.c.study_name).order_by(STUDIES.c.study_id)
+
+    def read() -> list[str]:
+        with storage.engine.begin() as connection:
+            return [str(name) for name in connection.scalars(question)]
+
+    return storage.patience(read)
