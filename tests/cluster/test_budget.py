@@ -128,3 +128,14 @@ def test_a_shard_is_cut_by_what_users_get_on_average() -> None:
     assert Rules(24, 8).expected(10) == 24
     assert Rules(24, 8, 120).expected(10) == 12
     assert Rules(24, 8, 80).expected(0) == 24
+
+
+def test_a_request_looks_at_every_user_a_few_times_and_not_for_each_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+    lacks = Budget._lacks
+    monkeypatch.setattr(Budget, "_lacks", lambda *given: looks.append(1) or lacks(*given))
+    made = budget({f"user{i}": [] for i in range(50)}, total=500)
+    assert made.request() is not None
+    assert 50 <= len(looks) <= 4 * 50
