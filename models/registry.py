@@ -17,7 +17,6 @@ adapter, and the reason.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from typing import Any, Literal
 
 from models import peft_format, sharing, storage
 from models.base import Base
+from models.listing import Listing
 from models.personalizer import Shared, UserState
 from models.pointer import Pointer
 from models.published import (
@@ -52,8 +52,6 @@ __all__ = [
     "WrongBase",
 ]
 
-_log = logging.getLogger(__name__)
-
 
 class UnknownUser(KeyError):  # noqa: N818
     """A user without a published state."""
@@ -68,6 +66,7 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._shared: dict[str, Shared] = {}
+        self._listing = Listing(self.folder / "users")
 
     def publish(
         self,
@@ -105,11 +104,8 @@ class Registry:
         return pointer is not None and pointer.current is not None
 
     def users(self) -> list[str]:
-        """All users with a current state, in order of their ids. Opens pointers, no states.
-
-        A damaged pointer is logged and left out: one user's file must not hide the others.
-        """
-        return sorted(pointer.user_id for pointer in self._pointers() if pointer.current)
+        """All users with a current state, in order of their ids; see `Listing`."""
+        return self._listing.users()
 
     def current(self, user_id: str) -> Published:
         """A user's current state, without its tensors.
@@ -234,14 +230,6 @@ class Registry:
     def _pointer(self, user_id: str) -> Pointer | None:
         file = self._pointer_file(user_id)
         return Pointer.read(file) if file.exists() else None
-
-    def _pointers(self) -> Iterator[Pointer]:
-        for file in (self.folder / "users").glob("[0-9a-f]*/[0-9a-f]*.json"):
-            try:
-                yield Pointer.read(file)
-            except DamagedState:
-                if file.exists():  # otherwise forgotten just now
-                    _log.warning("left out a damaged pointer: %s", file)
 
     def _point(self, pointer: Pointer) -> None:
         storage.write_file(self._pointer_file(pointer.user_id), storage.to_json(asdict(pointer)))
