@@ -24,15 +24,12 @@ from typing import Any, Self
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import select
 
 from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
-from search.patience import PatientStorage
 from search.samplers import Evidence, Known, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import STATES, Trial, created, from_stored, template
-from search.tables import STUDIES
 
 REFERENCE = "reference_point"
 PORTFOLIO = "portfolio"
@@ -294,17 +291,3 @@ class Study:
         trial = from_stored(self._storage.get_trial(trial_id))
         self._trials[trial.number] = trial
         return trial
-
-
-def study_names(storage: PatientStorage) -> list[str]:
-    """The names of all studies, in the order they were made.
-
-    NOTE: Optuna's own list brings with each name all that was noted in its study.
-    """
-    question = select(STUDIES.c.study_name).order_by(STUDIES.c.study_id)
-
-    def read() -> list[str]:
-        with storage.engine.begin() as connection:
-            return [str(name) for name in connection.scalars(question)]
-
-    return storage.patience(read)

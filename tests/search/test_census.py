@@ -8,10 +8,10 @@ import pytest
 
 from search import census as reading
 from search import header
-from search.census import Stand, census
+from search.census import Stand, census, study_names
 from search.patience import PatientStorage
 from search.storage import open_storage, sqlite_url
-from search.study import Study, study_names
+from search.study import Study
 from tests.search.begun import CONFIGS, ask, begun, statements, told
 from tests.search.planted import BASE, OBJECTIVES, SPACE
 
