@@ -67,6 +67,24 @@ def test_on_a_terminal_it_keeps_a_table() -> None:
     assert "2/4" in text
 
 
+def test_of_many_users_those_at_work_are_shown_first() -> None:
+    shown, _ = progress(terminal=True)
+    digests = [f"{i:016x}" for i in range(100)]
+    for digest in digests:
+        shown.know(digest, [], is_published=digest in digests[:50])
+
+    def rows() -> list[Any]:
+        return list(shown._table().columns[0].cells)
+
+    shown.told({**told(3.25), "digest": digests[98]})
+    shown.told({**told(3.25), "digest": digests[99]})
+    assert rows() == [*digests[98:], *digests[50:78]]
+    end = {"kind": "milp", "loss_nats": 3.0, "counts": {}, "done": True}
+    shown.winner(digests[98], end)
+    assert rows() == [digests[99], *digests[50:79]]
+    assert "2 of 400 trials" in str(shown._table().title)
+
+
 def test_going_on_it_counts_what_is_known() -> None:
     shown, _ = progress(terminal=False)
     trials = [
