@@ -13,7 +13,7 @@ from typing import Any
 from ray.exceptions import RayTaskError
 from ray.util import ActorPool
 
-from cluster.results import Gain, UserResult
+from cluster.results import Entries, Gain, UserResult
 from models.gain import STRANGERS, joined, strangers_of
 
 MEASURED_USERS = 16  # at once: their memories and their strangers' are in memory together
@@ -37,7 +37,11 @@ def personal_gain(packers: Sequence[Any], users: Sequence[UserResult], seed: int
     owners = [user.digest for user in users if user.kind != "base"]
     drawn = strangers_of([user.digest for user in users], owners, STRANGERS, seed)
     found = joined(_spread(packers, "gain", _pieces(drawn, MEASURED_USERS)))
-    return Gain(found.loss, found.recall)
+    return Gain(_in_order(found.loss, drawn), found.recall and _in_order(found.recall, drawn))
+
+
+def _in_order(found: Entries, users: Iterable[str]) -> Entries:
+    return {user: found[user] for user in users if user in found}
 
 
 def _pieces(of: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
@@ -47,9 +51,11 @@ def _pieces(of: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
 
 
 def _spread(packers: Sequence[Any], method: str, pieces: Iterable[object]) -> Iterator[Any]:
-    """What a workbench's method gives for each piece, in their order; raises what it raised."""
+    """What a workbench's method gives for each piece, as it comes; raises what it raised."""
     pool = ActorPool(list(packers))
     try:
-        yield from pool.map(lambda packer, piece: packer.call.remote(method, piece), pieces)
+        yield from pool.map_unordered(
+            lambda packer, piece: packer.call.remote(method, piece), pieces
+        )
     except RayTaskError as error:
         raise error.cause from error
