@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.budget import PENDING_PER_USER, QUIET, Budget, Rules, parted
+from cluster.budget import PENDING_PER_USER, QUIET, Budget, Rules, Share, parted
 
 FLOOR, CEILING = 4, 12
 
@@ -133,9 +133,14 @@ def test_a_shard_is_cut_by_what_users_get_on_average() -> None:
 def test_a_request_looks_at_every_user_a_few_times_and_not_for_each_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looks = []
+    looks: list[Share] = []
     lacks = Budget._lacks
-    monkeypatch.setattr(Budget, "_lacks", lambda *given: looks.append(1) or lacks(*given))
+
+    def noting(self: Budget, user: Share) -> int:
+        looks.append(user)
+        return lacks(self, user)
+
+    monkeypatch.setattr(Budget, "_lacks", noting)
     made = budget({f"user{i}": [] for i in range(50)}, total=500)
     assert made.request() is not None
     assert 50 <= len(looks) <= 4 * 50
