@@ -126,7 +126,7 @@ def compare(
     seed: Seed = 0,
     items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
     strangers: Annotated[int | None, typer.Option(help="With --run: strangers a user; 4.")] = None,
-    users: Annotated[int | None, typer.Option(help="How many users are compared; 12.")] = None,
+    users: Annotated[int | None, typer.Option(help="How many; 12, with --run all.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,
     default_budget: Annotated[
@@ -172,14 +172,14 @@ def compare(
     from cluster.terms import refuse_with
 
     if run is not None:
-        alone = {**given, **of_methods, "reference": reference, "slots": slots, "address": address,
-                 "judge": judge, "judge_model": judge_model,
+        alone = {**given, **of_methods, "users": None, "reference": reference, "slots": slots,
+                 "address": address, "judge": judge, "judge_model": judge_model,
                  "no_examples": None if examples else True}  # fmt: skip
-        from cluster.compare import STRANGERS
-        from cluster.compare import compare as measure
+        from cluster import compare as measuring
 
         refuse_with("--run", alone)
-        measure(run, seed, STRANGERS if strangers is None else strangers, out, items)
+        count = measuring.STRANGERS if strangers is None else strangers
+        measuring.compare(run, seed, count, out, items, users=users)
         return
     if data is None or base is None or methods is None or out is None:
         raise ValueError("expected --run RUN, or --data, --base, --methods and --out together")

@@ -24,9 +24,10 @@ from models.bank import Bank, Memory
 from models.base import Base
 from models.loss import row_nll
 from models.prompt import Row
+from search.census import study_names
 from search.space import MemoryConfig, SearchSpace
 from search.storage import open_storage, sqlite_url
-from search.study import Study, study_names
+from search.study import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

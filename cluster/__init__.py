@@ -31,11 +31,13 @@ streams.py      many Ray streams followed at once
 progress.py     how far each user is, as a table or as lines
 repeats.py      a winner and its runner-up trained again with other seeds
 schedule.py     shard after shard, and every user's winner
+afterwards.py   those left out published, and personal gain
 run.py          the whole way: histories, search, winners, registry, results, report
 forget.py       a user removed from a run or a comparison; forget_compared serves it
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
 measuring.py    one model on users' test items: losses, answers, picks
+strangers.py    whose memories a user's own is held against
 compare.py      a run on the test split; comparison, comparison_text and grid serve it
 contest.py      every method on equal terms, from the data to the table
 terms.py        what a person sets for that

@@ -118,12 +118,13 @@ class Budget:
     def request(self) -> tuple[str, int] | None:
         """The user whose next trials are to be requested, and how many; None where nobody's."""
         self._end_where_spent()
-        able = [digest for digest, user in self.users.items() if self._may_request(user)]
+        free = self._free()
+        able = [digest for digest, user in self.users.items() if self._may_request(user, free)]
         if not able:
             return None
         digest = min(able, key=lambda d: self._order(self.users[d]))
         user = self.users[digest]
-        user.requested = min(self._rules.batch, user.left, self._room(user))
+        user.requested = min(self._rules.batch, user.left, self._room(user, free))
         user.left -= user.requested
         return digest, user.requested
 
@@ -146,10 +147,10 @@ class Budget:
         if user.asked >= self._rules.floor and user.is_quiet(self._rules.stop_below):
             user.left = 0
 
-    def _may_request(self, user: Share) -> bool:
+    def _may_request(self, user: Share, free: int) -> bool:
         """Whether there is room for a whole batch."""
         has_place = user.pending <= max(0, PENDING_PER_USER - self._rules.batch)
-        return user.left > 0 and not user.requested and has_place and self._room(user) > 0
+        return user.left > 0 and not user.requested and has_place and self._room(user, free) > 0
 
     def _order(self, user: Share) -> tuple[float, ...]:
         if self._rules.total is None:
@@ -162,11 +163,13 @@ class Budget:
         """Trials to the floor that nobody has requested."""
         return max(0, min(user.left, self._rules.floor - user.asked - user.requested))
 
-    def _room(self, user: Share) -> int:
+    def _room(self, user: Share, free: int) -> int:
         """Trials of the total that this user may have now, the others' floors kept free."""
-        if self._rules.total is None:
-            return user.left
-        return self._unspent() - sum(self._lacks(u) for u in self.users.values() if u is not user)
+        return user.left if self._rules.total is None else free + self._lacks(user)
+
+    def _free(self) -> int:
+        """Trials of the total that are kept for nobody's floor: the same for all users."""
+        return self._unspent() - sum(map(self._lacks, self.users.values()))
 
     def _unspent(self) -> int:
         spent = sum(user.asked + user.requested for user in self.users.values())

@@ -29,6 +29,7 @@ from cluster.comparison import Compared, Comparison, Model, mean_of
 from cluster.measuring import Subject, anchors_of, have_labels, measure
 from cluster.process import output_is_logged
 from cluster.results import Measured, Results, UserResult, load, write_private
+from cluster.strangers import Strangers
 from models.base import Base
 from models.catalog import attach_all, frame_all
 from models.history import Histories, UserSaid
@@ -50,6 +51,7 @@ def compare(
     items: int = ANSWERED_ITEMS,
     device: str = "auto",
     console: Console | None = None,
+    users: int | None = None,
 ) -> Comparison:
     """Measures a run on its test words, prints it, and writes compare.json and compare.md.
 
@@ -61,20 +63,22 @@ def compare(
         items: the most test items a user's models answer.
         device: as for `Base.load`.
         console: where to print; the standard output if not given.
+        users: how many users are measured, drawn at random; all if not given. What they said is
+            held in memory together.
 
     Raises:
         FileNotFoundError: no finished search here.
         ValueError: numbers out of range, a damaged run, or a base other than the run's.
     """
-    for name, value in (("--strangers", strangers), ("--items", items)):
-        if value < 1:
+    for name, value in (("--strangers", strangers), ("--items", items), ("--users", users)):
+        if value is not None and value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     results, console = load(run), console or Console()
     if not results.users:
         raise ValueError(f"{run}: expected at least one searched user, found none to compare")
     folder = run if out is None else out
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    comparison = _Run(run, results, seed, strangers, items).comparison(device, console)
+    comparison = _Run(run, results, seed, strangers, items, users).comparison(device, console)
     write_private(folder / "compare.json", json.dumps(comparison.to_json(), indent=1))
     write_private(folder / "compare.md", comparison_text.markdown(comparison))
     # NOTE: what a submitted job prints is a log of the cluster's, and logs name nobody.
@@ -92,32 +96,34 @@ def _by_digest(comparison: Comparison, results: Results) -> Comparison:
     return replace(comparison, users=users, withdrawn=withdrawn)
 
 
-def draw_strangers(
-    users: Sequence[UserResult], user: UserResult, count: int, seed: int
-) -> list[UserResult]:
-    """`count` other users with a memory, those of the same configuration first; all when fewer."""
-    others = [other for other in users if other.digest != user.digest and other.kind == "milp"]
-    alike = [other for other in others if other.configuration == user.configuration]
-    unlike = [other for other in others if other.configuration != user.configuration]
-    generator = random.Random(f"{seed} {user.digest}")
-    return [*_drawn(alike, generator), *_drawn(unlike, generator)][:count]
-
-
-def _drawn(users: Sequence[UserResult], generator: random.Random) -> list[UserResult]:
-    return generator.sample(users, len(users))
+def _drawn(users: Sequence[UserResult], count: int | None, seed: int) -> Sequence[UserResult]:
+    """So many users in their order; all if no count is given, or there are fewer."""
+    if count is None or count >= len(users):
+        return users
+    places = random.Random(f"{seed} users").sample(range(len(users)), count)
+    return [users[place] for place in sorted(places)]
 
 
 class _Run:
     """What a comparison reads of a run's folder, and the order in which it measures."""
 
-    def __init__(self, folder: Path, results: Results, seed: int, strangers: int, items: int):
+    def __init__(
+        self,
+        folder: Path,
+        results: Results,
+        seed: int,
+        strangers: int,
+        items: int,
+        users: int | None,
+    ) -> None:
         self._results, self._seed, self._strangers, self._items = results, seed, strangers, items
         self._histories = Histories.open(folder / "data")
         self._registry = Registry(folder / "registry")
         self._merged = None if results.population is None else folder / "base"
         self._dtype: str = results.experiment.get("dtype", "auto")
         self._user_said: UserSaid = results.experiment.get("user_said", "response")
-        self._users = [user for user in results.users if user.user_id in self._registry]
+        self._published = [user for user in results.users if user.user_id in self._registry]
+        self._users = _drawn(self._published, users, seed)
         self._subjects = {user.digest: self._subject(user) for user in self._users}
 
     def comparison(self, device: str, console: Console) -> Comparison:
@@ -128,10 +134,8 @@ class _Run:
             for group in self._groups("original base", console):
                 self._measure(base, [(user, "original", [None]) for user in group], measured)
         base = self._searched_base(device)
-        drawn = {
-            user.digest: draw_strangers(self._users, user, self._strangers, self._seed)
-            for user in self._users
-        }
+        strangers = Strangers(self._published, self._seed)
+        drawn = {user.digest: strangers.of(user, self._strangers) for user in self._users}
         for group in self._groups("memories", console):
             self._measure(base, list(self._tried(base, group, drawn)), measured)
         return Comparison(
@@ -144,11 +148,14 @@ class _Run:
                 self._compared(user, drawn[user.digest], measured[user.digest])
                 for user in self._users
             ),
-            withdrawn=tuple(
-                user.user_id for user in self._results.users if user.digest not in measured
-            ),
+            withdrawn=self._withdrawn(),
             anchors=self._anchors(),
+            drawn_from=len(self._published) if len(self._users) < len(self._published) else None,
         )
+
+    def _withdrawn(self) -> tuple[str, ...]:
+        published = {user.digest for user in self._published}
+        return tuple(u.user_id for u in self._results.users if u.digest not in published)
 
     def _subject(self, user: UserResult) -> Subject:
         return Subject.of(self._histories.load(user.user_id), self._user_said, self._items)

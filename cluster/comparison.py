@@ -138,6 +138,7 @@ class Comparison:
     users: tuple[Compared, ...]
     withdrawn: tuple[str, ...] = ()  # searched, but without a published state since
     anchors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    drawn_from: int | None = None  # users, where not all of the run's were measured
 
     @property
     def headline(self) -> tuple[Compared, ...]:

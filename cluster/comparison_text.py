@@ -39,7 +39,8 @@ def introduction(comparison: Comparison) -> list[str]:
     """What was compared, on whom, and how to read it."""
     headline, users = comparison.headline, comparison.users
     split = sum(user.by_session for user in users)
-    who = f"{len(users)} users, {split} of them split between sessions"
+    drawn = f" drawn from {comparison.drawn_from}" if comparison.drawn_from else ""
+    who = f"{len(users)} users{drawn}, {split} of them split between sessions"
     if split and split < len(users):
         who += "; the headline is on those, the others are marked *"
     elif not split:

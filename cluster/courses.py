@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.results import UserResult
+from search.census import study_names
 from search.certainty import Certainty, certainty
 from search.pareto import LOSS, ROUGE_L, front, hypervolume_trace, reference_point
 from search.samplers import PORTFOLIO
 from search.space import MemoryConfig
 from search.storage import open_storage
-from search.study import Study, study_names
+from search.study import Study
 
 Point = tuple[float, float]  # validation loss in nats per token, ROUGE-L in [0, 1]
 _DRAWN = (LOSS, ROUGE_L)

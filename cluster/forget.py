@@ -17,8 +17,9 @@ from cluster.results import write_private
 from cluster.users import FILE_NAME, Choice
 from models.history import Histories, user_digest
 from models.registry import Registry
+from search.census import study_names
 from search.storage import open_storage, scrub
-from search.study import Study, study_names
+from search.study import Study
 
 
 def forget(run: Path, user_id: str) -> list[str]:

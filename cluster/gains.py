@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster import wording
-from cluster.results import Gain, Matrix, Results
+from cluster.results import Entries, Gain, Results
+
+MOST_ROWS = 60  # of users, in a terminal
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class MeanGain:
 
 
 def personal_gains(gain: Gain, base_loss: Mapping[str, float]) -> list[PersonalGain]:
-    """Each user's gain, from the matrix and the base's loss on each user (by digest)."""
+    """Each user's gain, from what was tried and the base's loss on each user (by digest)."""
     rows = []
-    for j, digest in enumerate(gain.users):
-        own = gain.loss[j][j]
+    for digest, tried in gain.loss.items():
+        own = tried.get(digest)
         if own is not None:
-            strangers = others_mean(gain.loss, j)
+            strangers = others_mean(tried, digest)
             against = None if strangers is None else strangers - base_loss[digest]
             rows.append(PersonalGain(digest, own - base_loss[digest], against))
     return rows
@@ -71,19 +73,18 @@ def mean_gain(rows: Sequence[PersonalGain]) -> MeanGain | None:
     )
 
 
-def own_and_others(matrix: Matrix) -> tuple[float | None, float | None]:
+def own_and_others(entries: Entries) -> tuple[float | None, float | None]:
     """The mean of own entries and the mean of others' means, over users who have both."""
-    pairs = [(matrix[j][j], others_mean(matrix, j)) for j in range(len(matrix))]
+    pairs = [(tried.get(user), others_mean(tried, user)) for user, tried in entries.items()]
     both = [(own, others) for own, others in pairs if own is not None and others is not None]
     if not both:
         return None, None
     return fmean(own for own, _ in both), fmean(others for _, others in both)
 
 
-def others_mean(matrix: Matrix, j: int) -> float | None:
-    """The mean over strangers' memories on user j, those that were tried."""
-    tried = [row[j] for i, row in enumerate(matrix) if i != j]
-    values = [value for value in tried if value is not None]
+def others_mean(tried: Mapping[str, float], user: str) -> float | None:
+    """The mean over the strangers' memories that were tried on a user."""
+    values = [value for owner, value in tried.items() if owner != user]
     return fmean(values) if values else None
 
 
@@ -103,9 +104,11 @@ def table(results: Results, by_digest: bool = False) -> Table | None:
     shown.add_column("user")
     for heading in ("own - base", "strangers' - base", "own - strangers'"):
         shown.add_column(heading, justify="right")
-    for row in rows:
+    for row in rows[:MOST_ROWS]:
         name = row.digest if by_digest else users[row.digest].user_id
         _add(shown, name, row.own, row.strangers, row.personal)
+    if len(rows) > MOST_ROWS:
+        shown.add_row(Text(f"... and {len(rows) - MOST_ROWS} more"))
     shown.add_section()
     _add(shown, "mean", mean.own, mean.strangers, mean.personal)
     return shown

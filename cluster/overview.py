@@ -171,6 +171,6 @@ def personal_gain(results: Results, drawn: int) -> dict[str, object] | None:
     mean = gains.mean_gain(rows)
     if mean is None or mean.personal is None:
         return None
-    own, others = gains.own_and_others(results.gain.recall or ())
+    own, others = gains.own_and_others(results.gain.recall or {})
     named = [(users[row.digest].user_id, row) for row in rows]
     return {"rows": named, "mean": mean, "recall": own, "others_recall": others, "drawn": drawn}

@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from search.storage import State, Trial
+from search.census import Stand
+from search.storage import State
 
 _MOST_ROWS = 30
 _LOST = {
@@ -55,6 +57,8 @@ class Progress:
     users: dict[str, UserProgress] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
+    _told: int = field(default=0, init=False)  # trials of all users
+    _at_work: dict[str, None] = field(default_factory=dict, init=False)  # as they began
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -75,7 +79,7 @@ class Progress:
         """Something that is true of the whole run."""
         self.console.print(f"{self._clock()} {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def know(self, digest: str, trials: Sequence[Trial], is_published: bool) -> None:
+    def know(self, digest: str, trials: Sequence[Stand], is_published: bool) -> None:
         """Where a user's study stands when the run starts."""
         user = self.users[digest] = UserProgress()
         user.stage = "published" if is_published else "waits"
@@ -90,8 +94,7 @@ class Progress:
 
     def told(self, event: Mapping[str, Any]) -> None:
         """A trial has ended."""
-        user = self.users[event["digest"]]
-        user.stage = "searches"
+        user = self._works(event["digest"], "searches")
         state: State = "completed"
         if "error" in event or "stopped" in event:
             state = "failed" if "error" in event else "stopped"
@@ -101,16 +104,17 @@ class Progress:
 
     def repeated(self, digest: str, event: Mapping[str, Any]) -> None:
         """The winner or the runner-up was trained again."""
-        self.users[digest].stage = "repeats its winner"
+        self._works(digest, "repeats its winner")
         self._line(digest, _ending("repeat", event))
 
     def winner(self, digest: str, event: Mapping[str, Any]) -> None:
         """A winner is being trained, or has been published."""
-        user = self.users[digest]
         if not event["done"]:
-            user.stage = f"winner: {event['stage']} {event['epoch']}"
+            self._works(digest, f"winner: {event['stage']} {event['epoch']}")
             return
+        user = self.users[digest]
         user.stage = f"published: {event['kind']}"
+        self._at_work.pop(digest, None)
         self.lost.update(event["counts"])
         self._line(digest, f"{user.stage}, loss {event['loss_nats']:.4f}")
 
@@ -120,10 +124,18 @@ class Progress:
             if self.lost[name]:
                 self.note(f"{self.lost[name]} {words}")
 
+    def _works(self, digest: str, stage: str) -> UserProgress:
+        """A user for whom something has just happened."""
+        self._at_work[digest] = None
+        user = self.users[digest]
+        user.stage = stage
+        return user
+
     def _count(
         self, user: UserProgress, state: State, values: Sequence[float] | None, is_anchor: bool
     ) -> None:
         user.told += not is_anchor
+        self._told += not is_anchor
         user.failed += state == "failed"
         user.stopped += state == "stopped"
         if values is None:
@@ -145,14 +157,13 @@ class Progress:
         return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
     def _table(self) -> Table:
-        done = sum(user.told for user in self.users.values())
         most = len(self.users) * self.trials
-        title = f"{self._clock()}  {done} of {min(most, self.total or most)} trials"
+        title = f"{self._clock()}  {self._told} of {min(most, self.total or most)} trials"
         table = Table(title=title, title_justify="left")
         for name in _COLUMNS:
             table.add_column(name, justify="left" if name in ("user", "") else "right")
-        active = sorted(self.users.items(), key=lambda item: item[1].stage.startswith("published"))
-        for digest, user in active[:_MOST_ROWS]:
+        for digest in islice(self._first(), _MOST_ROWS):
+            user = self.users[digest]
             table.add_row(
                 digest,
                 f"{user.told}/{self.trials}",
@@ -164,6 +175,15 @@ class Progress:
                 user.stage,
             )
         return table
+
+    def _first(self) -> Iterator[str]:
+        """Those at work, then those who wait, then those who are done."""
+        at_work = dict(self._at_work)  # NOTE: the table is drawn by a thread of its own
+        yield from at_work
+        for is_waiting in (True, False):
+            for digest, user in self.users.items():
+                if digest not in at_work and (user.stage == "waits") is is_waiting:
+                    yield digest
 
 
 def _ending(what: str, event: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ in which no `<` is left; answers are never made HTML in the browser. Behind that
 the page's head: scripts run by their digests only, and nothing is fetched. The page names users
 and may quote them, so it is as private as the run (mode 0600).
 
-Figures are drawn when they come into sight, and the number of users drawn in full is bounded, so
-that a run of thousands still opens.
+Figures are drawn when they come into sight, and the numbers of users in tables and of users drawn
+in full are bounded, so that a run of a hundred thousand still opens.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from cluster import facts, overview, plots, wording
 from cluster.courses import Course, courses
 from cluster.folder import RunFolder
 from cluster.overview import Row
-from cluster.results import Gain, Results, load, write_private
+from cluster.results import Gain, Results, UserResult, load, write_private
 
 FILE_NAME = "report.html"
 DRAWN_USERS = 200  # with plots and answers of their own
+TABLED_USERS = 2000  # rows of the tables
 HEATED_USERS = 1000  # rows of the heat map
 GAIN_USERS = 60  # rows and columns of the matrix that is drawn
 LISTED_USERS = 1000  # of those left out
@@ -82,7 +83,12 @@ def page(results: Results, searched: Mapping[str, Course], examples: bool = True
         "gain": overview.personal_gain(results, GAIN_USERS),
         "figures": _figures(results, rows),
         "examples": examples,
-        "limits": {"drawn": DRAWN_USERS, "heated": HEATED_USERS, "listed": LISTED_USERS},
+        "limits": {
+            "drawn": DRAWN_USERS,
+            "tabled": TABLED_USERS,
+            "heated": HEATED_USERS,
+            "listed": LISTED_USERS,
+        },
     }
     return rendered("report.html.j2", context)
 
@@ -135,13 +141,14 @@ def _gain_figure(gain: Gain, results: Results) -> plots.Figure:
     users = {user.digest: user for user in results.users}
     shown = [users[digest] for digest in gain.users[:GAIN_USERS]]
     change = [
-        [
-            None if loss is None else loss - user.anchor.loss_nats
-            for loss, user in zip(row, shown, strict=False)
-        ]
-        for row in gain.loss[:GAIN_USERS]
+        [_against_base(gain.loss[user.digest].get(owner.digest), user) for user in shown]
+        for owner in shown
     ]
     return plots.personal_gain([user.user_id for user in shown], change)
+
+
+def _against_base(loss: float | None, user: UserResult) -> float | None:
+    return None if loss is None else loss - user.anchor.loss_nats
 
 
 def _template(name: str) -> jinja2.Template:

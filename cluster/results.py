@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 FILE_NAME = "results.json"
 
-Matrix = tuple[tuple[float | None, ...], ...]
+Entries = Mapping[str, Mapping[str, float]]
+"""For each user, what each memory that was tried gave on their words, by the memory's owner."""
+
+Rows = Sequence[Sequence[float | None]]
 
 
 class Recall(NamedTuple):
@@ -153,30 +156,35 @@ class BaseResult:
 
 @dataclass(frozen=True)
 class Gain:
-    """Memory i on user j's held-out words; row and column k belong to `users[k]` (a digest).
+    """What memories gave on users' held-out words; all are digests.
 
-    None stands where a memory was not tried on a user.
+    Only what was tried: nothing grows with the square of the number of users.
     """
 
-    users: tuple[str, ...]
-    loss: Matrix
-    recall: Matrix | None = None
+    loss: Entries
+    recall: Entries | None = None
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """On whose words memories were tried."""
+        return tuple(self.loss)
+
+    @classmethod
+    def of_rows(cls, users: Sequence[str], loss: Rows, recall: Rows | None = None) -> Gain:
+        """From whole matrices: memory i on the words of user j, None where it was not tried."""
+        return cls(_entries(users, loss), None if recall is None else _entries(users, recall))
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Gain:
         """The inverse of `dataclasses.asdict` after a way through JSON."""
-        recall = value["recall"]
-        return cls(
-            users=tuple(value["users"]),
-            loss=_matrix(value["loss"]),
-            recall=None if recall is None else _matrix(recall),
-        )
+        if "users" in value:  # results of earlier versions are whole matrices
+            return cls.of_rows(value["users"], value["loss"], value["recall"])
+        return cls(value["loss"], value["recall"])
 
     def without(self, digest: str) -> Gain:
-        """The same matrices without one user's row and column."""
-        keep = [i for i, user in enumerate(self.users) if user != digest]
-        recall = None if self.recall is None else _part(self.recall, keep)
-        return Gain(tuple(self.users[i] for i in keep), _part(self.loss, keep), recall)
+        """The same without one user's words, and without that user's memory on others'."""
+        recall = None if self.recall is None else _without(self.recall, digest)
+        return Gain(_without(self.loss, digest), recall)
 
 
 @dataclass(frozen=True)
@@ -272,9 +280,17 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def _matrix(rows: Sequence[Sequence[float | None]]) -> Matrix:
-    return tuple(tuple(row) for row in rows)
+def _entries(users: Sequence[str], rows: Rows) -> Entries:
+    columns = zip(users, zip(*rows, strict=True), strict=True)
+    return {
+        user: {owner: v for owner, v in zip(users, column, strict=True) if v is not None}
+        for user, column in columns
+    }
 
 
-def _part(matrix: Matrix, keep: Sequence[int]) -> Matrix:
-    return tuple(tuple(matrix[i][j] for j in keep) for i in keep)
+def _without(entries: Entries, digest: str) -> Entries:
+    return {
+        user: {owner: value for owner, value in tried.items() if owner != digest}
+        for user, tried in entries.items()
+        if user != digest
+    }

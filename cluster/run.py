@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
-from cluster import gains, report, results
+from cluster import afterwards, gains, report, results
 from cluster.asker import start_askers
 from cluster.budget import Rules
 from cluster.connection import Ground, Place, connected
@@ -94,13 +94,14 @@ def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
         plan = _plan(run, description, ground, progress)
         content = _settled(run, description)
         with _breaking_off():
-            left_out = _searched(run, plan, packers[0], progress, seconds)
+            left_out = _searched(run, plan, packers, progress, seconds)
+            users = _users(run)
             with _timed(seconds, "personal gain"):
-                gain = _gain(run, packers[0], progress)
+                gain = _gain(run, packers, users, progress)
     original = run.experiment.base
     names = ("name", "fingerprint", "layer_count")
     base_result = results.BaseResult(**{n: description[n] for n in names}, original=original)
-    found = results.Results(content, base_result, population, _users(run), left_out, gain, seconds)
+    found = results.Results(content, base_result, population, users, left_out, gain, seconds)
     results.save(found, run.folder.path)
     if (shown := gains.table(found, progress.by_digest)) is not None:
         progress.console.print(shown)
@@ -203,7 +204,11 @@ def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _searched(
-    run: Prepared, plan: ShardPlan, packer: Any, progress: Progress, seconds: dict[str, float]
+    run: Prepared,
+    plan: ShardPlan,
+    packers: Sequence[Any],
+    progress: Progress,
+    seconds: dict[str, float],
 ) -> tuple[results.LeftOut, ...]:
     """Searches every user and publishes everybody; returns those who have no winner."""
     askers = start_askers(_asker_count(), plan.search.sampler)
@@ -218,7 +223,7 @@ def _searched(
         if user.digest in schedule.unscored
     )
     left_out = (*run.choice.left_out, *unscored)
-    _raised(packer.call.remote("publish_left_out", {u.user_id: u.reason for u in left_out}))
+    afterwards.publish_left_out(packers, {user.user_id: user.reason for user in left_out})
     return left_out
 
 
@@ -235,15 +240,14 @@ def _users(run: Prepared) -> tuple[results.UserResult, ...]:
     )
 
 
-def _gain(run: Prepared, packer: Any, progress: Progress) -> results.Gain | None:
+def _gain(
+    run: Prepared, packers: Sequence[Any], users: Sequence[results.UserResult], progress: Progress
+) -> results.Gain | None:
     """Own memories against strangers'; None where there is no stranger."""
-    digests = [user.digest for user in _users(run)]
-    if len(digests) < 2:
+    if len(users) < 2:
         return None
     progress.note("measuring every memory against strangers'")
-    seed = seed_of(run.experiment.seed, "strangers")
-    matrix = _raised(packer.call.remote("gain", digests, seed))
-    return results.Gain(matrix.users, matrix.loss, matrix.recall)
+    return afterwards.personal_gain(packers, users, seed_of(run.experiment.seed, "strangers"))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ wanted, they come before that: who has a published winner is done.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,9 +23,11 @@ from cluster.shard import ShardPlan, shards_of
 from cluster.streams import Streams
 from cluster.studies import OBJECTIVES
 from cluster.trial import choose, task_name, wait_for_packers
+from search import header
+from search.census import census
 from search.space import BASE_CONFIG, MemoryConfig
 from search.storage import reopen_storage
-from search.study import Study, study_names
+from search.study import Study
 
 ATTEMPTS = 3
 _POLL_SECONDS = 0.5
@@ -53,8 +55,9 @@ class Schedule:
         """
         self._plan, self._controllers, self._progress = plan, controllers, progress
         self._storage = reopen_storage(plan.search.storage, progress.note)
-        asked = self._show_what_is_known()
-        open_users = [digest for digest in plan.seeds if not self._has_winner(digest)]
+        published = {file.stem for file in RunFolder(plan.run).winners.glob("*.json")}
+        asked = self._show_what_is_known(published)
+        open_users = [digest for digest in plan.seeds if digest not in published]
         parts = shards_of(open_users, plan.search.rules.expected(len(plan.seeds)), plan.slots)
         rules = parted(plan.search.rules, asked, parts)
         self._shards = deque(
@@ -96,26 +99,22 @@ class Schedule:
         search = replace(self._plan.search, rules=rules)
         return replace(self._plan, name=name, seeds=seeds, search=search)
 
-    def _has_winner(self, digest: str) -> bool:
-        return (RunFolder(self._plan.run).winners / f"{digest}.json").is_file()
-
-    def _show_what_is_known(self) -> dict[str, int]:
+    def _show_what_is_known(self, published: Container[str]) -> dict[str, int]:
         """Shows every user's study, and tells how many trials each was asked.
 
         Raises:
             ValueError: a study was made with another space, other objectives or another version.
         """
-        known, asked = set(study_names(self._storage)), {}
-        for digest in self._plan.seeds:
-            trials = self._study(digest).trials if digest in known else []
-            self._progress.know(digest, trials, self._has_winner(digest))
+        digests = list(self._plan.seeds)
+        about = header.of(self._plan.search.space, OBJECTIVES)
+        asked = dict.fromkeys(digests, 0)
+        for digest in digests:
+            self._progress.know(digest, (), digest in published)
+        # What differs is refused here: of a shard's failure only the place would be said.
+        for digest, trials in census(self._storage, digests, about):
+            self._progress.know(digest, trials, digest in published)
             asked[digest] = max(0, len(trials) - 1)
         return asked
-
-    def _study(self, digest: str) -> Study:
-        """A user's, refused by what differs: of a shard's failure only the place would be said."""
-        search = self._plan.search
-        return Study.open(self._storage, digest, search.space, OBJECTIVES, search.base)
 
     # Shards.
 
@@ -157,7 +156,7 @@ class Schedule:
         repeats = repeats_of(study, count, self._plan.seeds[digest])
         self._repeats.extend(repeats)
         if not repeats:
-            self._winners.append(self._winner_of(digest))
+            self._winners.append(_winner_of(study))
 
     def _start_repeats(self) -> None:
         while self._repeats and self._free():
@@ -181,24 +180,18 @@ class Schedule:
                 self._repeats.append(one)
                 return
             event = {"error": f"its process died {ATTEMPTS} times"}
-        keep(Study(self._storage, one.digest), one, event)
+        study = Study(self._storage, one.digest)
+        keep(study, one, event)
         self._progress.repeated(one.digest, event)
         left = (*self._repeats, *self._repeating.values())
         if not any(other.digest == one.digest for other in left):
-            self._winners.append(self._winner_of(one.digest))
+            self._winners.append(_winner_of(study))
 
     def _free(self) -> bool:
         """Whether a packer has a place for one more."""
         return len(self._training) + len(self._repeating) < self._plan.slots
 
     # Winners.
-
-    def _winner_of(self, digest: str) -> _Winner:
-        study = Study(self._storage, digest)
-        if study.anchor is None or study.anchor.values is None:
-            why = study.anchor.reason if study.anchor else None
-            return _Winner(digest, BASE_CONFIG, f"the base could not be scored: {why}")
-        return _Winner(digest, study.winner().config)
 
     def _start_winners(self) -> None:
         while self._winners and self._free():
@@ -240,3 +233,10 @@ class Schedule:
             reason = f"full training failed: {why}"
             self._attempts[winner.digest] = 0
             self._winners.append(_Winner(winner.digest, BASE_CONFIG, reason))
+
+
+def _winner_of(study: Study) -> _Winner:
+    if study.anchor is None or study.anchor.values is None:
+        why = study.anchor.reason if study.anchor else None
+        return _Winner(study.name, BASE_CONFIG, f"the base could not be scored: {why}")
+    return _Winner(study.name, study.winner().config)

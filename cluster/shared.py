@@ -20,7 +20,7 @@ from cluster.progress import Progress
 from cluster.streams import Streams
 from cluster.users import Choice
 from models.history import Histories, split
-from models.population import AUTO_USERS, PopulationSettings, prepare
+from models.population import AUTO_USERS, PopulationSettings, closed_sessions, prepare
 
 Event = dict[str, Any]
 
@@ -96,14 +96,17 @@ def _prepare(
     folder = RunFolder(run)
     with folder.write_lock():
         searched = Histories.open(folder.data)
-        parts = {user.user_id: split(searched.load(user.user_id)) for user in choice.searched}
+        ids = {user.user_id for user in choice.searched}
+        # NOTE: one user's split at a time: those of all would not fit into memory.
+        closed = closed_sessions(split(searched.load(user_id)) for user_id in ids)
         histories = searched
         if source is not None:
             histories = Histories.read(source, folder.population / "data")
         report: Mapping[str, Any] = prepare(
             experiment.base,
             histories,
-            parts,
+            ids,
+            closed,
             run,
             PopulationSettings(seed=experiment.seed),
             lambda done, steps: events.put({"step": done, "steps": steps, "done": False}),

@@ -58,8 +58,12 @@ class Subjects:
         self._base, self._items = base, items
         self.of = lru_cache(_KEPT)(self._read)
 
+    def user_id(self, digest: str) -> str:
+        """Whose digest it is."""
+        return self._user_ids[digest]
+
     def _read(self, digest: str) -> Subject:
-        history = self._histories.load(self._user_ids[digest])
+        history = self._histories.load(self.user_id(digest))
         parts: Split = split(history)
         return Subject(
             history.user_id,

@@ -181,16 +181,18 @@ class Workbench:
         for user_id, reason in reasons.items():
             registry.publish(without_memory(user_id), identity, {}, reason)
 
-    def gain(self, digests: Sequence[str], seed: int) -> GainMatrix:
-        """Every user's own memory against strangers', on validation items; users are digests."""
+    def gain(self, drawn: Mapping[str, Sequence[str]]) -> GainMatrix:
+        """Users' own memories against those drawn, on validation items; all are digests."""
         registry = Registry(self._folder.registry)
-        users = {digest: self._subjects.of(digest) for digest in digests}
+        users = {digest: self._subjects.of(digest) for digest in drawn}
+        owners = {digest: self._subjects.user_id(digest) for of in drawn.values() for digest in of}
+        owners |= {digest: user.user_id for digest, user in users.items()}
         return gain_matrix(
             self._base,
             self._attach,
-            {digest: registry.load(user.user_id, self._base) for digest, user in users.items()},
+            {digest: registry.load(user_id, self._base) for digest, user_id in owners.items()},
             {digest: evaluation_items(user.validation) for digest, user in users.items()},
-            seed,
+            drawn,
             answer_limits={digest: user.answer_tokens for digest, user in users.items()},
             frame=self._frame,
         )

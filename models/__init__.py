@@ -81,6 +81,7 @@ storage.py       content-addressed folders, written whole or not at all
 peft_format.py   a user state as a PEFT adapter
 published.py     what a published state says of itself
 pointer.py       which of a user's states is current
+listing.py       who has one
 sharing.py       what a method shares between its users, and where it is kept
 registry.py      published user states on disk
 """

@@ -4,9 +4,11 @@ Beating the base proves little, since most of a memory's gain may be format and 
 stranger's memory gives as well. So a user's own memory is held against the mean over the memories
 of strangers, on the same held-out words. `paired_interval` says how sure a mean difference is.
 
-This file measures; it knows neither the search nor who may see the numbers.
+However many users there are, each is tried with a few memories, and nothing is kept for pairs that
+were not tried. Who is tried with whom is drawn for all at once (`strangers_of`); measured are as
+many users at a time as memory holds (`gain_matrix`).
 
-Notation: row i of a matrix is the memory of `users[i]`, column j are the words of `users[j]`.
+This file measures; it knows neither the search nor who may see the numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,57 +31,73 @@ from models.scoring import Recall, answers, losses, recall
 STRANGERS = 4
 RESAMPLES = 9999
 
-Matrix = tuple[tuple[float | None, ...], ...]
+Entries = Mapping[str, Mapping[str, float]]
+"""For each user, what each memory that was tried gave on their words, by the memory's owner."""
 
 
 @dataclass(frozen=True)
 class GainMatrix:
-    """Memory i on user j's words; None where it was not tried.
+    """Every user's own memory and strangers' on that user's words; only what was tried.
 
     `loss` is in nats per token; `recall` is the share of facts found, None without facts. A user
-    whose winner is the base has the base's numbers on the diagonal, and is nobody's stranger.
+    whose winner is the base has the base's numbers as own ones, and is nobody's stranger.
     """
 
-    users: tuple[str, ...]
-    loss: Matrix
-    recall: Matrix | None = None
+    loss: Entries
+    recall: Entries | None = None
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """On whose words memories were tried."""
+        return tuple(self.loss)
 
     def own_losses(self) -> list[float]:
         """Each user's loss under the own memory."""
-        return [_known(self.loss[j][j]) for j in range(len(self.users))]
+        return [tried[user] for user, tried in self.loss.items()]
 
     def stranger_losses(self) -> list[float | None]:
         """Each user's mean loss under strangers' memories; None where there is no stranger."""
-        return [self._strangers(self.loss, j) for j in range(len(self.users))]
+        return [_strangers(self.loss, user) for user in self.loss]
 
     def own_recall(self) -> list[float | None]:
         """Each user's recall under the own memory; None without facts."""
-        return [self.recall[j][j] if self.recall else None for j in range(len(self.users))]
+        return [(self.recall or {}).get(user, {}).get(user) for user in self.loss]
 
     def stranger_recall(self) -> list[float | None]:
         """Each user's mean recall under strangers' memories; None without strangers or facts."""
-        users = range(len(self.users))
-        return [self._strangers(self.recall, j) if self.recall else None for j in users]
+        return [_strangers(self.recall or {}, user) for user in self.loss]
 
-    def _strangers(self, matrix: Matrix, j: int) -> float | None:
-        found = [row[j] for i, row in enumerate(matrix) if i != j]
-        known = [value for value in found if value is not None]
-        return statistics.fmean(known) if known else None
+
+def joined(parts: Iterable[GainMatrix]) -> GainMatrix:
+    """What was measured of different users, together."""
+    loss: dict[str, Mapping[str, float]] = {}
+    recalled: dict[str, Mapping[str, float]] = {}
+    for part in parts:
+        loss.update(part.loss)
+        recalled.update(part.recall or {})
+    return GainMatrix(loss, recalled or None)
 
 
 def strangers_of(
-    users: Sequence[str], states: Mapping[str, UserState | None], count: int, seed: int
+    users: Sequence[str], owners: Sequence[str], count: int, seed: int
 ) -> dict[str, tuple[str, ...]]:
     """For each user, `count` others who have a memory, drawn at random; all of them when fewer.
 
-    A user's draw depends on the seed and the order of `users` alone.
+    A user's draw depends on the seed and the order of both alone.
+
+    Args:
+        users: who is to be tried.
+        owners: who has a memory.
+        count: of strangers.
+        seed: of the draw.
     """
-    generator = random.Random(seed)
+    generator, places = random.Random(seed), {owner: i for i, owner in enumerate(owners)}
     drawn = {}
     for user in users:
-        state_of = [(other, states[other]) for other in users if other != user]
-        others = [other for other, state in state_of if state is not None and not state.is_base]
-        drawn[user] = tuple(generator.sample(others, min(count, len(others))))
+        own = places.get(user, len(owners))
+        others = len(owners) - (user in places)
+        picked = generator.sample(range(others), min(count, others))
+        drawn[user] = tuple(owners[place + (place >= own)] for place in picked)
     return drawn
 
 
@@ -88,24 +106,21 @@ def gain_matrix(
     attach: Attach,
     states: Mapping[str, UserState | None],
     items: Mapping[str, Sequence[Interaction]],
-    seed: int,
-    strangers: int = STRANGERS,
+    drawn: Mapping[str, Sequence[str]],
     answer_limits: Mapping[str, int] | None = None,
     frame: Frame | None = None,
 ) -> GainMatrix:
-    """Every user's own memory and `strangers` others on that user's held-out items.
+    """Some users' own memories and those drawn for them, on each user's held-out items.
 
     Args:
-        states: each user's memory; None or an empty state is the base.
-        items: each user's evaluation items, at least one; the same users as `states`.
-        seed: draws the strangers.
+        states: the memories of these users and of those drawn; None or an empty state is the base.
+        items: each user's evaluation items, at least one.
+        drawn: for each user, whose memories are tried beside the own one.
         answer_limits: each user's limit of new tokens. None leaves recall out: it needs answers,
             which cost far more than losses.
         frame: puts before a query what a method adds to it.
     """
-    users = tuple(items)
-    drawn = strangers_of(users, states, strangers, seed)
-    tried = [(owner, user) for user in users for owner in (user, *drawn[user])]
+    tried = [(owner, user) for user in items for owner in (user, *drawn[user])]
     memories = [states[owner] for owner, _ in tried]
     items_of = [items[user] for _, user in tried]
     loss = [found.nats for found in losses(base, attach, memories, items_of, frame)]
@@ -115,10 +130,18 @@ def gain_matrix(
         texts_of = answers(base, attach, memories, items_of, limits, frame)
         shares = [_share(recall(i, t)) for i, t in zip(items_of, texts_of, strict=True)]
     return GainMatrix(
-        users,
-        _matrix(users, tried, loss),
-        None if shares is None else _matrix(users, tried, shares),
+        entries(tried, loss),
+        None if shares is None else entries(tried, shares),
     )
+
+
+def entries(tried: Sequence[tuple[str, str]], values: Sequence[float | None]) -> Entries:
+    """What was measured, by user and owner; `tried` are (owner, user)."""
+    found: dict[str, dict[str, float]] = {user: {} for _, user in tried}
+    for (owner, user), value in zip(tried, values, strict=True):
+        if value is not None:
+            found[user][owner] = value
+    return found
 
 
 class Interval(NamedTuple):
@@ -150,19 +173,11 @@ def paired_interval(differences: Sequence[float], seed: int) -> Interval:
     return Interval(centre, float(found.low), float(found.high))
 
 
-def _matrix(
-    users: Sequence[str], tried: Sequence[tuple[str, str]], values: Sequence[float | None]
-) -> Matrix:
-    value_of = dict(zip(tried, values, strict=True))
-    return tuple(tuple(value_of.get((i, j)) for j in users) for i in users)
+def _strangers(found: Entries, user: str) -> float | None:
+    known = [value for owner, value in found.get(user, {}).items() if owner != user]
+    return statistics.fmean(known) if known else None
 
 
 def _share(counts: Mapping[str, Recall]) -> float | None:
     every = counts.get("all")
     return None if every is None else every.hits / every.asked
-
-
-def _known(value: float | None) -> float:
-    if value is None:
-        raise ValueError("expected every user's own memory to be measured, got one that was not")
-    return value

@@ -5,6 +5,7 @@ It knows digests only, no content. Values are replaced, never changed.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,11 @@ class Pointer:
 
     @classmethod
     def read(cls, file: Path) -> Pointer:
-        """The pointer in a file."""
+        """The pointer in a file.
+
+        Raises:
+            DamagedState: no pointer, or another user's.
+        """
         value = storage.from_json(storage.read_small(file), file)
         user_id, current = value.get("user_id"), value.get("current")
         lists = [value.get("earlier"), value.get("withdrawn")]
@@ -32,6 +37,8 @@ class Pointer:
             isinstance(x, list) and all(map(storage.is_digest, x)) for x in lists
         ):
             raise DamagedState(f"{file}: expected a user id and digests, got something else")
+        if file.stem != name_on_disk(str(user_id)):
+            raise DamagedState(f"{file}: expected a pointer of its user, got another's")
         return cls(str(user_id), current, *(tuple(x or ()) for x in lists))
 
     def publishing(self, digest: str) -> Pointer:
@@ -47,3 +54,8 @@ class Pointer:
         withdrawn = (*self.withdrawn, *([self.current] if self.current else []))
         previous = self.earlier[-1] if self.earlier else None
         return Pointer(self.user_id, previous, self.earlier[:-1], withdrawn)
+
+
+def name_on_disk(user_id: str) -> str:
+    """A user's name on disk. Any string has one, those that are not valid Unicode too."""
+    return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()

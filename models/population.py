@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def closed_sessions(splits: Iterable[Split]) -> set[str]:
 
 
 def sample(
-    histories: Iterable[History], closed: set[str], settings: PopulationSettings
+    histories: Iterable[History], closed: Set[str], settings: PopulationSettings
 ) -> list[Interaction]:
     """Interactions with a query from open sessions: a uniform sample over all users' (reservoir).
 
@@ -183,7 +183,8 @@ def merge(base: Base, memory: Memory) -> None:
 def prepare(
     source: str,
     histories: Histories,
-    searched: Mapping[str, Split],
+    searched: Collection[str],
+    closed: Set[str],
     folder: Path,
     settings: PopulationSettings,
     progress: Callable[[int, int], None],
@@ -197,7 +198,8 @@ def prepare(
     Args:
         source: path or hub name of the original base.
         histories: the population's; users of `searched` among them are left out.
-        searched: the searched users' splits: the sessions of their later parts are closed.
+        searched: ids of the searched users.
+        closed: sessions that nothing is learned from, see `closed_sessions`.
         folder: the run's.
         settings: how to train.
         progress: told (steps done, steps in all).
@@ -207,7 +209,7 @@ def prepare(
         ValueError: too few interactions in open sessions.
     """
     others = (histories.load(user) for user in histories.user_ids if user not in searched)
-    interactions = sample(others, closed_sessions(searched.values()), settings)
+    interactions = sample(others, closed, settings)
     base = Base.load(source, dtype=dtype)
     population = learn(base, interactions, settings, progress)
     kept = folder / "population"

@@ -16,8 +16,6 @@ adapter, and the reason.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,8 +24,9 @@ from typing import Any, Literal
 
 from models import peft_format, sharing, storage
 from models.base import Base
+from models.listing import Listing
 from models.personalizer import Shared, UserState
-from models.pointer import Pointer
+from models.pointer import Pointer, name_on_disk
 from models.published import (
     BaseIdentity,
     NoMemory,
@@ -53,8 +52,6 @@ __all__ = [
     "WrongBase",
 ]
 
-_log = logging.getLogger(__name__)
-
 
 class UnknownUser(KeyError):  # noqa: N818
     """A user without a published state."""
@@ -69,6 +66,7 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._shared: dict[str, Shared] = {}
+        self._listing = Listing(self.folder / "users")
 
     def publish(
         self,
@@ -106,11 +104,8 @@ class Registry:
         return pointer is not None and pointer.current is not None
 
     def users(self) -> list[str]:
-        """All users with a current state, in order of their ids. Opens pointers, no states.
-
-        A damaged pointer is logged and left out: one user's file must not hide the others.
-        """
-        return sorted(pointer.user_id for pointer in self._pointers() if pointer.current)
+        """All users with a current state, in order of their ids; see `Listing`."""
+        return self._listing.users()
 
     def current(self, user_id: str) -> Published:
         """A user's current state, without its tensors.
@@ -220,35 +215,21 @@ class Registry:
     @contextmanager
     def _writing(self, user_id: str) -> Iterator[None]:
         """Nobody else writes near this user meanwhile; what killed writers left there is gone."""
-        with storage.locked(self.folder / "locks" / _name(user_id)[:2]):
+        with storage.locked(self.folder / "locks" / name_on_disk(user_id)[:2]):
             storage.sweep(self._states(user_id))
             storage.sweep(self._pointer_file(user_id).parent)
             yield
 
     def _states(self, user_id: str) -> Path:
-        return self.folder / "states" / _name(user_id)[:2]
+        return self.folder / "states" / name_on_disk(user_id)[:2]
 
     def _pointer_file(self, user_id: str) -> Path:
-        name = _name(user_id)
+        name = name_on_disk(user_id)
         return self.folder / "users" / name[:2] / f"{name}.json"
 
     def _pointer(self, user_id: str) -> Pointer | None:
         file = self._pointer_file(user_id)
-        return self._read_pointer(file) if file.exists() else None
-
-    def _read_pointer(self, file: Path) -> Pointer:
-        pointer = Pointer.read(file)
-        if self._pointer_file(pointer.user_id) != file:
-            raise DamagedState(f"{file}: expected a pointer of its user, got another's")
-        return pointer
-
-    def _pointers(self) -> Iterator[Pointer]:
-        for file in (self.folder / "users").glob("[0-9a-f]*/[0-9a-f]*.json"):
-            try:
-                yield self._read_pointer(file)
-            except DamagedState:
-                if file.exists():  # otherwise forgotten just now
-                    _log.warning("left out a damaged pointer: %s", file)
+        return Pointer.read(file) if file.exists() else None
 
     def _point(self, pointer: Pointer) -> None:
         storage.write_file(self._pointer_file(pointer.user_id), storage.to_json(asdict(pointer)))
@@ -291,8 +272,3 @@ class Registry:
         except DamagedState:
             return set()
         return set() if pointer is None else {pointer.current, *pointer.earlier, *pointer.withdrawn}
-
-
-def _name(user_id: str) -> str:
-    """A user's name on disk. Any string has one, those that are not valid Unicode too."""
-    return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()

@@ -8,8 +8,8 @@ decides: by the order of (a id + b) mod p over the ids of studies, with a and b 
 the first ones. The database works that out, so what comes back does not grow with what is there;
 and studies that are added later move no others, they only come in between.
 
-NOTE: Optuna's own interface asks each study in turn, ten statements for one, and has none for
-some of them. So its tables are read here, as it wrote them.
+NOTE: Optuna's own interface has no question for some of this. So its tables are read here, as it
+wrote them (`tables`).
 """
 
 import json
@@ -25,10 +25,8 @@ from sqlalchemy import (
     Select,
     String,
     cast,
-    column,
     exists,
     select,
-    table,
 )
 
 from search import header
@@ -38,18 +36,13 @@ from search.samplers import Evidence, Observation
 from search.space import SearchSpace
 from search.storage import STATES, config_of
 from search.study import REFERENCE
+from search.tables import ABOUT, PARAMETERS, STUDIES, TRIALS, VALUES
 
 DRAWN = 64  # studies that are read
 MOST = 16  # of them that are used: each costs a fit, and the more there are, the less one adds
 _PRIME = 2**31 - 1
 
 _TOLD = {state.name for state in STATES}
-
-_STUDIES = table("studies", *map(column, ("study_id", "study_name")))
-_ABOUT = table("study_user_attributes", *map(column, ("study_id", "key", "value_json")))
-_TRIALS = table("trials", *map(column, ("trial_id", "study_id", "number", "state")))
-_PARAMETERS = table("trial_params", *map(column, ("trial_id", "param_name", "param_value")))
-_VALUES = table("trial_values", *map(column, ("trial_id", "objective", "value")))
 
 
 def earlier(
@@ -87,28 +80,28 @@ def earlier(
 def _drawn(about: Mapping[str, Any], base: str, seed: int) -> Select[Any]:
     """Ids and names of studies about this question, in the order that the seed decides."""
     a, b = map(int, np.random.default_rng(seed).integers(1, _PRIME, 2))
-    rank = (cast(_STUDIES.c.study_id, BigInteger) * a + b) % _PRIME
+    rank = (cast(STUDIES.c.study_id, BigInteger) * a + b) % _PRIME
     of_base = _says(header.BASE, base) if base else ~_says(header.BASE)
-    question = select(_STUDIES.c.study_id, _STUDIES.c.study_name)
+    question = select(STUDIES.c.study_id, STUDIES.c.study_name)
     return question.where(_says(header.NAME, about), of_base).order_by(rank).limit(DRAWN)
 
 
 def _says(key: str, value: object = None) -> ColumnElement[bool]:
     """Whether a study has an attribute, of this value where one is given."""
-    said = exists().where(_ABOUT.c.study_id == _STUDIES.c.study_id, _ABOUT.c.key == key)
-    return said if value is None else said.where(_ABOUT.c.value_json == json.dumps(value))
+    said = exists().where(ABOUT.c.study_id == STUDIES.c.study_id, ABOUT.c.key == key)
+    return said if value is None else said.where(ABOUT.c.value_json == json.dumps(value))
 
 
 def _shown(connection: Connection, ids: Sequence[int]) -> dict[int, Evidence]:
     """What these studies show, in the order of their ids as they are given."""
-    here = _TRIALS.c.study_id.in_(ids)
+    here = TRIALS.c.study_id.in_(ids)
     values: dict[int, dict[int, float]] = defaultdict(dict)
-    joined = _VALUES.join(_TRIALS, _VALUES.c.trial_id == _TRIALS.c.trial_id)
-    question = select(*_VALUES.c).select_from(joined).where(here)
+    joined = VALUES.join(TRIALS, VALUES.c.trial_id == TRIALS.c.trial_id)
+    question = select(*VALUES.c).select_from(joined).where(here)
     for trial, objective, value in connection.execute(question):
         values[trial][objective] = value
-    known = _ABOUT.c.study_id.in_(ids) & (_ABOUT.c.key == REFERENCE)
-    pairs = connection.execute(select(_ABOUT.c.study_id, _ABOUT.c.value_json).where(known))
+    known = ABOUT.c.study_id.in_(ids) & (ABOUT.c.key == REFERENCE)
+    pairs = connection.execute(select(ABOUT.c.study_id, ABOUT.c.value_json).where(known))
     references = {study: tuple(json.loads(text)) for study, text in pairs}
     told: dict[int, list[Observation]] = {study: [] for study in ids}
     for study, trial, parameters in _told(connection, here):
@@ -122,8 +115,8 @@ def _told(
     connection: Connection, here: ColumnElement[bool]
 ) -> list[tuple[int, int, dict[str, float]]]:
     """The study, the id and the parameters of each trial that was told, in the order of asking."""
-    t, p = _TRIALS.c, _PARAMETERS.c
-    joined = _TRIALS.join(_PARAMETERS, p.trial_id == t.trial_id)
+    t, p = TRIALS.c, PARAMETERS.c
+    joined = TRIALS.join(PARAMETERS, p.trial_id == t.trial_id)
     state = cast(t.state, String)
     question = select(t.study_id, t.trial_id, state, p.param_name, p.param_value)
     rows = connection.execute(question.select_from(joined).where(here).order_by(t.number))

@@ -35,6 +35,16 @@ def read(stored: Mapping[str, Any]) -> tuple[SearchSpace, tuple[Objective, ...]]
     return space, tuple(Objective(**values) for values in stored["objectives"])
 
 
+def check(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses the study of this name where it was made with something else.
+
+    Raises:
+        ValueError: it was; says with what.
+    """
+    if stored != wanted:
+        raise ValueError(f"the study {name} was made otherwise: {difference(stored, wanted)}")
+
+
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The fields that differ, with the stored and the wanted value."""
     before, now = ({**header, **header.get("space", {})} for header in (stored, wanted))

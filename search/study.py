@@ -93,10 +93,8 @@ class Study:
             if base:
                 storage.set_study_user_attr(study_id, header.BASE, base)
             storage.set_study_user_attr(study_id, header.NAME, wanted)
-        elif stored != wanted:
-            raise ValueError(
-                f"the study {name} was made otherwise: {header.difference(stored, wanted)}"
-            )
+        else:
+            header.check(name, stored, wanted)
         return cls(storage, name)
 
     def delete(self) -> None:
@@ -293,8 +291,3 @@ class Study:
         trial = from_stored(self._storage.get_trial(trial_id))
         self._trials[trial.number] = trial
         return trial
-
-
-def study_names(storage: RDBStorage) -> list[str]:
-    """The names of all studies, in the order they were made."""
-    return [study.study_name for study in storage.get_all_studies()]

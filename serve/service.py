@@ -43,6 +43,8 @@ from serve.schema import (
 # Below this, dividing by the temperature leaves the range of floats, and the likeliest wins anyway.
 _GREEDY_BELOW = 1e-3
 
+_SINGLY = 64  # users of a key whose files are looked at one by one; of more, everybody is listed
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -69,8 +71,8 @@ class Service:
 
     def models(self, grant: Grant) -> dict[str, object]:
         """Body of the list of models that a key opens."""
-        if grant.users is None:
-            users = self._memories.users()
+        if grant.users is None or len(grant.users) > _SINGLY:
+            users = [user for user in self._memories.users() if grant.opens(user)]
         else:
             users = sorted(user for user in grant.users if user in self._memories)
         names = [self.name, *(f"{self.name}:{user}" for user in users)]

@@ -103,7 +103,7 @@ def test_a_comparison_of_methods_by_command_has_its_terms() -> None:
     [
         ([], "expected --run RUN, or --data, --base, --methods and --out together"),
         (["--data", "d", "--base", "b"], "--data, --base, --methods and --out together"),
-        (["--run", "r", "--data", "d", "--users", "3"], "--data, --users: has no meaning with"),
+        (["--run", "r", "--data", "d", "--seeds", "3"], "--data, --seeds: has no meaning with"),
         (["--run", "r", "--judge-model", "m"], "--judge-model: has no meaning with --run"),
         (["--data", "d", "--base", "b", "--methods", "magic", "--out", "o"], "got 'magic'"),
         (

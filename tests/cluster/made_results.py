@@ -60,7 +60,7 @@ def inside(text: str) -> Inside:
 
 
 def results(count: int = 3) -> Results:
-    gain = Gain(
+    gain = Gain.of_rows(
         users=DIGESTS,
         loss=((2.5, 3.9, 5.1), (3.1, 3.5, 4.9), (None, None, 5.0)),
         recall=((0.6, 0.1, 0.1), (0.2, 0.6, 0.0), (None, None, 0.1)),

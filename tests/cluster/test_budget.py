@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.budget import PENDING_PER_USER, QUIET, Budget, Rules, parted
+from cluster.budget import PENDING_PER_USER, QUIET, Budget, Rules, Share, parted
 
 FLOOR, CEILING = 4, 12
 
@@ -128,3 +128,19 @@ def test_a_shard_is_cut_by_what_users_get_on_average() -> None:
     assert Rules(24, 8).expected(10) == 24
     assert Rules(24, 8, 120).expected(10) == 12
     assert Rules(24, 8, 80).expected(0) == 24
+
+
+def test_a_request_looks_at_every_user_a_few_times_and_not_for_each_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[Share] = []
+    lacks = Budget._lacks
+
+    def noting(self: Budget, user: Share) -> int:
+        looks.append(user)
+        return lacks(self, user)
+
+    monkeypatch.setattr(Budget, "_lacks", noting)
+    made = budget({f"user{i}": [] for i in range(50)}, total=500)
+    assert made.request() is not None
+    assert 50 <= len(looks) <= 4 * 50

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from cluster.compare import compare, draw_strangers
+from cluster.compare import compare
 from cluster.comparison import METRICS, Comparison
 from cluster.results import BaseResult, Measured, Recall, Results, UserResult, save
 from models.base import Base
@@ -188,17 +188,19 @@ def test_strangers_are_the_mean_over_their_memories(run: Run, found: Comparison)
     assert ann.measured["strangers"].loss_nats == pytest.approx(mean, abs=1e-5)
 
 
-def test_strangers_of_the_same_configuration_come_first(run: Run) -> None:
-    users = {user.user_id: user for user in run.results.users}
-    everybody = run.results.users
-    for seed in range(5):
-        drawn = draw_strangers(everybody, users["ann"], 2, seed)
-        assert drawn[0].user_id == "ben"
-        assert drawn[1].user_id in ("cleo/..", "eve")
-    assert len({draw_strangers(everybody, users["ann"], 2, s)[1].user_id for s in range(20)}) == 2
-    whole = {user.user_id for user in draw_strangers(everybody, users["dan"], 9, 0)}
-    assert whole == {"ann", "ben", "cleo/..", "eve"}  # whose winner is the base has no memory
-    assert draw_strangers(everybody[:1], users["ann"], 4, 0) == []
+def test_of_a_large_run_some_users_are_drawn_and_strangers_from_all(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    load = Histories.load
+    monkeypatch.setattr(Histories, "load", lambda self, u: read.append(u) or load(self, u))
+    some = compare(run.folder, 0, 4, tmp_path, 2, users=2, console=Console(quiet=True))
+    names = [user.user_id for user in some.users]
+    assert len(names) == 2
+    assert sorted(set(read)) == names  # nobody else's words
+    assert all(len(user.strangers) >= 3 for user in some.users)
+    assert (some.drawn_from, some.withdrawn) == (5, ())
+    assert "2 users drawn from 5," in (tmp_path / "compare.md").read_text()
 
 
 def test_users_not_split_between_sessions_are_marked_and_out_of_the_headline(

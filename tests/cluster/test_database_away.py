@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from search.census import study_names
 from search.storage import Trial, open_storage
-from search.study import Study, study_names
+from search.study import Study
 from tests.cluster import tiny_run
 from tests.cluster.tiny_run import TRIALS, USERS, Driver
 from tests.search.server import running

@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from cluster.gains import PersonalGain, mean_gain, own_and_others, personal_gains, table
+from cluster.gains import (
+    MOST_ROWS,
+    PersonalGain,
+    mean_gain,
+    own_and_others,
+    personal_gains,
+    table,
+)
 from cluster.results import Gain
 from tests.cluster.made_results import results
 
@@ -17,7 +24,7 @@ BASE = {"a": 2.4, "b": 3.0, "c": 3.1}
 
 
 def test_each_users_gain_by_hand() -> None:
-    first, second, third = personal_gains(Gain(("a", "b", "c"), LOSS), BASE)
+    first, second, third = personal_gains(Gain.of_rows("abc", LOSS), BASE)
     assert (first.own, first.strangers) == pytest.approx((-0.4, 0.2))
     assert (second.own, second.strangers) == pytest.approx((-0.5, 0.1))
     assert (third.own, third.strangers) == pytest.approx((-0.1, 0.4))  # one stranger was tried
@@ -33,8 +40,10 @@ def test_means_leave_out_whom_no_stranger_was_tried_on() -> None:
 
 
 def test_own_and_others_are_means_over_the_same_users() -> None:
-    assert own_and_others(LOSS) == pytest.approx((2.5, (2.6 + 3.1 + 3.5) / 3))
-    assert own_and_others(((1.0,),)) == (None, None)
+    assert own_and_others(Gain.of_rows("abc", LOSS).loss) == pytest.approx(
+        (2.5, (2.6 + 3.1 + 3.5) / 3)
+    )
+    assert own_and_others({"a": {"a": 1.0}}) == (None, None)
 
 
 @pytest.mark.parametrize("by_digest", [False, True])
@@ -50,8 +59,23 @@ def test_the_table_names_users_and_shows_the_mean(by_digest: bool) -> None:
     assert "better than strangers' for" in printed
 
 
+def test_of_many_users_the_table_shows_some_and_the_mean_of_all() -> None:
+    made = results()
+    digests = [f"{i:016x}" for i in range(MOST_ROWS + 5)]
+    users = tuple(replace(made.users[0], user_id=f"user {d}", digest=d) for d in digests)
+    loss = {d: {d: 2.0, other: 2.5} for d, other in zip(digests, reversed(digests), strict=True)}
+    shown = table(replace(made, users=users, gain=Gain(loss)))
+    assert shown is not None
+    assert shown.row_count == MOST_ROWS + 2
+    console = Console(file=io.StringIO(), width=120)
+    console.print(shown)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "... and 5 more" in printed
+    assert f"of {len(digests) - 1}" in printed  # one is drawn with itself alone
+
+
 def test_no_table_without_strangers() -> None:
     made = results()
-    alone = Gain((made.users[0].digest,), ((2.5,),))
+    alone = Gain.of_rows([made.users[0].digest], ((2.5,),))
     assert table(replace(made, gain=None)) is None
     assert table(replace(made, users=made.users[:1], gain=alone)) is None

@@ -7,11 +7,9 @@ import pytest
 from rich.console import Console
 
 from cluster.progress import Progress
-from search.space import BASE_CONFIG, MemoryConfig
-from search.storage import Trial
+from search.census import Stand
 
 USER = "0123456789abcdef"
-MEMORY = MemoryConfig((0,), 4, 1e-3)
 
 
 def progress(terminal: bool) -> tuple[Progress, io.StringIO]:
@@ -69,14 +67,32 @@ def test_on_a_terminal_it_keeps_a_table() -> None:
     assert "2/4" in text
 
 
+def test_of_many_users_those_at_work_are_shown_first() -> None:
+    shown, _ = progress(terminal=True)
+    digests = [f"{i:016x}" for i in range(100)]
+    for digest in digests:
+        shown.know(digest, [], is_published=digest in digests[:50])
+
+    def rows() -> list[Any]:
+        return list(shown._table().columns[0].cells)
+
+    shown.told({**told(3.25), "digest": digests[98]})
+    shown.told({**told(3.25), "digest": digests[99]})
+    assert rows() == [*digests[98:], *digests[50:78]]
+    end = {"kind": "milp", "loss_nats": 3.0, "counts": {}, "done": True}
+    shown.winner(digests[98], end)
+    assert rows() == [digests[99], *digests[50:79]]
+    assert "2 of 400 trials" in str(shown._table().title)
+
+
 def test_going_on_it_counts_what_is_known() -> None:
     shown, _ = progress(terminal=False)
     trials = [
-        Trial(1, 0, BASE_CONFIG, "completed", "anchor", 0, 0, (3.5, 0.1)),
-        Trial(2, 1, MEMORY, "completed", "random", 0, 0, (3.25, 0.2)),
-        Trial(3, 2, MEMORY, "failed", "random", 0, 0),
-        Trial(4, 3, MEMORY, "stopped", "random", 0, 0),
-        Trial(5, 4, MEMORY, "pending", "random", 0, 0),
+        Stand(0, "completed", (3.5, 0.1)),
+        Stand(1, "completed", (3.25, 0.2)),
+        Stand(2, "failed", None),
+        Stand(3, "stopped", None),
+        Stand(4, "pending", None),
     ]
     shown.know(USER, trials, is_published=False)
     user = shown.users[USER]

@@ -247,6 +247,17 @@ def test_a_page_of_many_users_draws_some_and_says_so(monkeypatch: pytest.MonkeyP
     assert "a/../b" in page.words
 
 
+def test_tables_of_many_users_list_some_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = Page(report.page(results(), {}))
+    monkeypatch.setattr(report, "TABLED_USERS", 2)
+    page = Page(report.page(results(), {}))
+    rows = [[a for tag, a in p.elements if tag == "tr" and "data-user" in a] for p in (every, page)]
+    assert [len(each) for each in rows] == [3, 2]
+    assert "The first 2 of 3 users are listed" in page.words
+    assert "users are listed" not in every.words
+    assert "mean of 3" in page.words
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_page_of_hardly_anybody_stands(count: int) -> None:
     page = Page(report.page(results(count), {}))

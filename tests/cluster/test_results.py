@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster.results import load, save, write_private
+from cluster.results import Gain, load, save, write_private
 from tests.cluster.made_results import DIGESTS, HOSTILE, results
 
 
@@ -61,9 +62,35 @@ def test_without_a_user_nothing_of_theirs_is_left(tmp_path: Path) -> None:
     assert "alert" not in text
     assert DIGESTS[1] not in text
     assert made.gain is not None
-    assert made.gain.loss == ((2.5, 5.1), (None, 5.0))
-    assert made.gain.recall == ((0.6, 0.1), (None, 0.1))
+    ann, _, last = DIGESTS
+    assert made.gain.loss == {ann: {ann: 2.5}, last: {ann: 5.1, last: 5.0}}
+    assert made.gain.recall == {ann: {ann: 0.6}, last: {ann: 0.1, last: 0.1}}
     assert len(results().without("<i>quiet</i>").left_out) == 0
+
+
+def test_results_with_whole_matrices_are_loaded(tmp_path: Path) -> None:
+    made = results()
+    assert made.gain is not None
+    path = save(made, tmp_path)
+    content = json.loads(path.read_text())
+    of = made.gain
+    rows = {
+        name: [[entries[j].get(i) for j in DIGESTS] for i in DIGESTS]
+        for name, entries in (("loss", of.loss), ("recall", of.recall or {}))
+    }
+    content["gain"] = {"users": list(DIGESTS), **rows}
+    path.write_text(json.dumps(content))
+    assert load(tmp_path) == made
+
+
+def test_what_is_kept_of_gains_grows_with_what_was_tried_alone() -> None:
+    def size(users: int) -> int:
+        loss = {
+            f"{i:016x}": {f"{(i + k) % users:016x}": 2.0 for k in range(5)} for i in range(users)
+        }
+        return len(json.dumps(replace(results(), gain=Gain(loss)).to_json()["gain"]))
+
+    assert size(400) < 2.1 * size(200)
 
 
 def test_results_of_before_memories_were_looked_into_are_loaded(tmp_path: Path) -> None:

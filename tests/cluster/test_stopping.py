@@ -16,12 +16,13 @@ from cluster.results import load
 from cluster.stopping import EarlyStopping
 from cluster.trial import task_name
 from models.registry import Registry
+from search.census import study_names
 from search.certainty import certainty
 from search.samplers import Proposal
 from search.space import MemoryConfig, SearchSpace
 from search.stopping import Checkpoint, StoppingRule, curve_of
 from search.storage import Trial, open_storage, sqlite_url
-from search.study import Study, study_names
+from search.study import Study
 from tests.cluster import tiny_run
 from tests.cluster.tiny_run import USERS, Driver
 from tests.tiny import tiny_model, tiny_tokenizer

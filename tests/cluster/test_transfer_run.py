@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from cluster.studies import OBJECTIVES
+from search.census import study_names
 from search.samplers import PORTFOLIO, SamplerSettings, make_sampler
 from search.space import MemoryConfig
 from search.storage import open_storage, sqlite_url
-from search.study import Study, study_names
+from search.study import Study
 from tests.cluster import tiny_run
 from tests.cluster.tiny_run import USERS, Driver
 

@@ -213,12 +213,16 @@ def test_gain_holds_each_memory_against_the_others(
     for i, digest in enumerate(digests):
         bench.add_winner(f"w{i}", digest, CONFIG, i, None)
     worked(bench)
-    matrix = bench.gain(digests, seed=0)
+    drawn = {digest: [digests[1 - i]] for i, digest in enumerate(digests)}
+    matrix = bench.gain(drawn)
     assert matrix.users == tuple(digests)
-    for i, digest in enumerate(digests):
+    for digest in digests:
         result = json.loads((folder.winners / f"{digest}.json").read_text())
-        assert matrix.loss[i][i] == pytest.approx(result["winner"]["loss_nats"], abs=1e-4)
-        assert matrix.loss[i][1 - i] is not None
+        assert set(matrix.loss[digest]) == set(digests)
+        assert matrix.loss[digest][digest] == pytest.approx(result["winner"]["loss_nats"], abs=1e-4)
+        # Users measured in other calls change nothing of it.
+        alone = bench.gain({digest: drawn[digest]})
+        assert alone.loss[digest] == pytest.approx(matrix.loss[digest], abs=1e-4)
 
 
 def test_users_left_out_are_answered_by_the_base(bench: Workbench, folder: RunFolder) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.base import Base
-from models.gain import GainMatrix, gain_matrix, paired_interval, strangers_of
+from models.gain import GainMatrix, gain_matrix, joined, paired_interval, strangers_of
 from models.history import Fact, Interaction
 from models.milp import Milp
 from models.personalizer import UserState, attach
@@ -37,16 +37,17 @@ def test_every_entry_is_that_memory_on_those_words(base: Base) -> None:
     states = {user: a_state(base, user, seed) for seed, user in enumerate(users)}
     items = {user: tiny_interactions(user, 3) for user in users}
     method = attach(Milp(), base)
-    found = gain_matrix(base, method, states, items, seed=0)
+    drawn = strangers_of(users, users, 4, seed=0)
+    found = gain_matrix(base, method, states, items, drawn)
     assert found.users == ("ann", "bob", "cleo")
     assert found.recall is None
-    for i, owner in enumerate(users):
-        for j, user in enumerate(users):
+    for owner in users:
+        for user in users:
             (alone,) = losses(base, method, [states[owner]], [items[user]])
-            assert found.loss[i][j] == pytest.approx(alone.nats, abs=1e-9)
-    expected = [(found.loss[1][0] + found.loss[2][0]) / 2]  # type: ignore[operator]
+            assert found.loss[user][owner] == pytest.approx(alone.nats, abs=1e-9)
+    expected = [(found.loss["ann"]["bob"] + found.loss["ann"]["cleo"]) / 2]
     assert found.stranger_losses()[:1] == pytest.approx(expected)
-    assert found.own_losses() == [found.loss[j][j] for j in range(3)]
+    assert found.own_losses() == [found.loss[user][user] for user in users]
 
 
 def test_recall_is_measured_where_answers_are_allowed_and_facts_known(base: Base) -> None:
@@ -59,11 +60,13 @@ def test_recall_is_measured_where_answers_are_allowed_and_facts_known(base: Base
     fact = Fact(value, "asked", 12)
     with_fact = [Interaction("ann", 0.0, query, "r", fact=fact) for query in queries]
     items = {"ann": with_fact, "bob": with_fact}
-    found = gain_matrix(base, method, states, items, 0, answer_limits={"ann": 8, "bob": 8})
+    drawn = {"ann": ["bob"], "bob": ["ann"]}
+    limits = {"ann": 8, "bob": 8}
+    found = gain_matrix(base, method, states, items, drawn, answer_limits=limits)
     hits = recall(with_fact, spoken.answers)["all"].hits
     assert hits >= 1
     assert found.recall is not None
-    assert found.recall[0][0] == found.recall[0][1] == hits / 4
+    assert found.recall["ann"]["ann"] == found.recall["bob"]["ann"] == hits / 4
     assert found.own_recall()[0] == hits / 4
     assert found.stranger_recall()[1] == hits / 4
 
@@ -76,31 +79,53 @@ def test_a_user_answered_by_the_base_is_measured_but_nobodys_stranger(base: Base
     }
     items = {user: tiny_interactions(user, 2) for user in states}
     method = attach(Milp(), base)
-    found = gain_matrix(base, method, states, items, seed=0)
+    drawn = strangers_of(list(states), ["ann"], 4, seed=0)
+    found = gain_matrix(base, method, states, items, drawn)
     (plain,) = losses(base, method, [None], [items["bob"]])
-    assert found.loss[1][1] == pytest.approx(plain.nats, abs=1e-9)
-    assert found.loss[1][0] is found.loss[1][2] is found.loss[2][0] is None
-    assert found.loss[0][1] is not None
+    assert found.loss["bob"]["bob"] == pytest.approx(plain.nats, abs=1e-9)
+    assert {user: set(tried) for user, tried in found.loss.items()} == {
+        "ann": {"ann"},
+        "bob": {"bob", "ann"},
+        "cleo": {"cleo", "ann"},
+    }
     assert found.stranger_losses()[0] is None  # no other user has a memory
 
 
 def test_four_strangers_are_drawn_for_each_user_by_the_seed() -> None:
     users = [f"user{i}" for i in range(12)]
-    states = {user: UserState("milp", user, {}, {"x": torch.ones(1)}) for user in users}
-    drawn = strangers_of(users, states, 4, seed=1)
-    assert drawn == strangers_of(users, states, 4, seed=1)
-    assert drawn != strangers_of(users, states, 4, seed=2)
+    drawn = strangers_of(users, users, 4, seed=1)
+    assert drawn == strangers_of(users, users, 4, seed=1)
+    assert drawn != strangers_of(users, users, 4, seed=2)
     assert all(len(set(others)) == 4 and user not in others for user, others in drawn.items())
     assert len({owner for others in drawn.values() for owner in others}) > 6
-    assert all(len(others) == 2 for others in strangers_of(users[:3], states, 4, 1).values())
+    assert all(len(others) == 2 for others in strangers_of(users[:3], users[:3], 4, 1).values())
+    owners = users[::2]
+    for user, others in strangers_of(users, owners, 4, seed=1).items():
+        assert len(set(others)) == 4
+        assert set(others) <= set(owners) - {user}
 
 
 def test_means_leave_out_what_was_not_tried() -> None:
-    found = GainMatrix(("a", "b", "c"), ((1.0, 2.0, None), (5.0, 1.5, 4.0), (7.0, None, 1.0)))
+    found = GainMatrix(
+        {
+            "a": {"a": 1.0, "b": 5.0, "c": 7.0},
+            "b": {"a": 2.0, "b": 1.5},
+            "c": {"b": 4.0, "c": 1.0},
+        }
+    )
     assert found.own_losses() == [1.0, 1.5, 1.0]
     assert found.stranger_losses() == [6.0, 2.0, 4.0]
     assert found.own_recall() == [None] * 3
     assert found.stranger_recall() == [None] * 3
+
+
+def test_parts_are_joined_and_hold_no_more_than_was_tried() -> None:
+    first = GainMatrix({"a": {"a": 1.0, "b": 2.0}})
+    second = GainMatrix({"b": {"b": 3.0}}, {"b": {"b": 0.5}})
+    whole = joined([first, second])
+    assert whole == GainMatrix({"a": {"a": 1.0, "b": 2.0}, "b": {"b": 3.0}}, {"b": {"b": 0.5}})
+    assert joined([first]).recall is None
+    assert whole.own_recall() == [None, 0.5]
 
 
 def test_an_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:

@@ -96,8 +96,8 @@ def test_prepare_writes_a_base_of_its_own_and_the_adapter_that_made_it(tmp_path:
     ]
     (tmp_path / "interactions.jsonl").write_text("\n".join(lines))
     read = Histories.read(tmp_path / "interactions.jsonl", tmp_path / "data")
-    searched = {"u0": split(users[0])}
-    report = prepare(str(source), read, searched, tmp_path, SETTINGS, lambda *steps: None)
+    closed = closed_sessions([split(users[0])])
+    report = prepare(str(source), read, {"u0"}, closed, tmp_path, SETTINGS, lambda *steps: None)
     assert report["users"] == 5
     assert json.loads((tmp_path / "population" / "report.json").read_text()) == report
     original, merged = (Base.load(f, "cpu", "float32") for f in (source, tmp_path / "base"))

@@ -1,7 +1,13 @@
 """Studies that have begun: opened, their anchor come back, some configurations told."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy
 from optuna.storages import RDBStorage
 
+from search.patience import PatientStorage
 from search.samplers import Proposal
 from search.space import MemoryConfig
 from search.study import Study
@@ -32,3 +38,16 @@ def told(
     number = ask(study, config, parameters)
     study.tell(number, values, {"rouge_l_error": 0.01})
     return number
+
+
+@contextmanager
+def statements(storage: PatientStorage) -> Iterator[list[str]]:
+    """What is asked of the database meanwhile."""
+    asked: list[str] = []
+
+    def note(*given: Any) -> None:
+        asked.append(given[2])
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", note)
+    yield asked
+    sqlalchemy.event.remove(storage.engine, "before_cursor_execute", note)

@@ -1,12 +1,9 @@
 """Which studies of a storage a new user may learn from."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import sqlalchemy
 from optuna.storages import RDBStorage
 
 from search import evidence
@@ -16,6 +13,7 @@ from search.patience import PatientStorage
 from search.samplers import FEWEST_TOLD, Evidence, Proposal
 from search.space import MemoryConfig, SearchSpace
 from search.study import Study
+from tests.search.begun import statements
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 HERE = "fingerprint"
@@ -40,19 +38,6 @@ def search(
 
 def found(storage: PatientStorage, base: str = HERE, seed: int = 0, **named: Any) -> list[Evidence]:
     return list(earlier(storage, SPACE, OBJECTIVES, base, seed=seed, **named).values())
-
-
-@contextmanager
-def statements(storage: PatientStorage) -> Iterator[list[str]]:
-    """What is asked of the database meanwhile."""
-    asked: list[str] = []
-
-    def note(*given: Any) -> None:
-        asked.append(given[2])
-
-    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", note)
-    yield asked
-    sqlalchemy.event.remove(storage.engine, "before_cursor_execute", note)
 
 
 def test_only_studies_of_the_same_question_with_enough_told_are_read(

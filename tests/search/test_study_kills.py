@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from optuna.storages import RDBStorage
 
+from search.census import study_names
 from search.samplers import Observation
 from search.storage import open_storage, sqlite_url
-from search.study import Study, study_names
+from search.study import Study
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 

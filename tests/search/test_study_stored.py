@@ -11,11 +11,12 @@ import pytest
 import sqlalchemy
 from optuna.storages import RDBStorage
 
+from search.census import study_names
 from search.header import VERSION
 from search.pareto import LOSS, PARAMETERS, ROUGE_L
 from search.space import SearchSpace
 from search.storage import open_storage, sqlite_url
-from search.study import Study, study_names
+from search.study import Study
 from tests.search.begun import CONFIGS, NAME, ask, begun, opened, told
 from tests.search.planted import OBJECTIVES, SPACE
 

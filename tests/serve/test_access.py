@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,18 @@ def test_a_file_that_is_not_as_described_is_refused_without_repeating_it(
 def test_a_folder_is_no_key_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="file of keys"):
         Keys(tmp_path)
+
+
+def test_a_key_is_looked_up_and_not_compared_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlisted(dict[str, object]):
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("expected a look-up, got a walk over all keys")
+
+        items = values = keys = __iter__  # type: ignore[assignment]
+
+    keys = Keys(key_file(tmp_path, ENTRIES))
+    monkeypatch.setattr(keys, "_grants", Unlisted(keys._grants))
+    assert opened(keys, "first-key") == [None, "ada", "a:b/c ü"]
+    assert keys.grant("nobody") is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from models.base import Base
+from models.pointer import Pointer
 from serve.access import EVERYONE, Grant
 from serve.memories import Memories
 from serve.schema import ChatRequest, CompletionRequest, RefusedError, parse
@@ -51,6 +52,18 @@ def prepared(
 def test_a_base_is_called_by_its_folder_or_hub_name(tmp_path: Path) -> None:
     assert served_name(str(tmp_path)) == tmp_path.name
     assert served_name("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+
+
+def test_a_key_of_few_and_a_key_of_many_users_list_the_same(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = frozenset(["bob", "gone"]), frozenset(["bob", *(f"u{i}" for i in range(500))])
+    read: list[Path] = []
+    reading = Pointer.read
+    monkeypatch.setattr(Pointer, "read", lambda file: read.append(file) or reading(file))
+    listed = [service.models(Grant(users))["data"] for users in (few, many, few)]
+    assert listed[0] == listed[1] == listed[2]
+    assert len(read) <= 6  # one for each key of few, and the four who are published
 
 
 def test_a_conversation_is_read_in_the_bases_format(service: Service, base: Base) -> None:
