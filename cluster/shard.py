@@ -1,8 +1,8 @@
 """One shard: Tune over the studies of some users.
 
 Tune's controller keeps every trial it ever ran, so users go through it in shards. A shard streams
-what happens; it starts from where the studies stand, so one that died is simply run again, once what
-it had reserved is freed (`reserved.py`).
+what happens; it starts from where the studies stand, so one that died is simply run again, once
+what it had reserved is freed (`reserved.py`).
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def hold(connection: Connection, study: int) -> None:
         raise KeyError(study)
 
 
-def ask(connection: Connection, study: int, waiting: Sequence[FrozenTrial]) -> list[tuple[int, int]]:
+def ask(
+    connection: Connection, study: int, waiting: Sequence[FrozenTrial]
+) -> list[tuple[int, int]]:
     """Stores new trials of a study that is held; each one's id and number, in their order."""
     first = connection.execute(_COUNT, {"study": study}).scalar_one()
     rows = [_row(study, first + place, trial) for place, trial in enumerate(waiting)]
