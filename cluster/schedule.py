@@ -157,7 +157,7 @@ class Schedule:
         repeats = repeats_of(study, count, self._plan.seeds[digest])
         self._repeats.extend(repeats)
         if not repeats:
-            self._winners.append(self._winner_of(digest))
+            self._winners.append(_winner_of(study))
 
     def _start_repeats(self) -> None:
         while self._repeats and self._free():
@@ -181,24 +181,18 @@ class Schedule:
                 self._repeats.append(one)
                 return
             event = {"error": f"its process died {ATTEMPTS} times"}
-        keep(Study(self._storage, one.digest), one, event)
+        study = Study(self._storage, one.digest)
+        keep(study, one, event)
         self._progress.repeated(one.digest, event)
         left = (*self._repeats, *self._repeating.values())
         if not any(other.digest == one.digest for other in left):
-            self._winners.append(self._winner_of(one.digest))
+            self._winners.append(_winner_of(study))
 
     def _free(self) -> bool:
         """Whether a packer has a place for one more."""
         return len(self._training) + len(self._repeating) < self._plan.slots
 
     # Winners.
-
-    def _winner_of(self, digest: str) -> _Winner:
-        study = Study(self._storage, digest)
-        if study.anchor is None or study.anchor.values is None:
-            why = study.anchor.reason if study.anchor else None
-            return _Winner(digest, BASE_CONFIG, f"the base could not be scored: {why}")
-        return _Winner(digest, study.winner().config)
 
     def _start_winners(self) -> None:
         while self._winners and self._free():
@@ -240,3 +234,11 @@ class Schedule:
             reason = f"full training failed: {why}"
             self._attempts[winner.digest] = 0
             self._winners.append(_Winner(winner.digest, BASE_CONFIG, reason))
+
+
+def _winner_of(study: Study) -> _Winner:
+    """Whom the study names."""
+    if study.anchor is None or study.anchor.values is None:
+        why = study.anchor.reason if study.anchor else None
+        return _Winner(study.name, BASE_CONFIG, f"the base could not be scored: {why}")
+    return _Winner(study.name, study.winner().config)
