@@ -21,7 +21,10 @@ from sqlalchemy import Connection, Engine, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-_INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # where they differ
+_INSERTS: dict[str, Any] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}  # where they differ
 _OPEN = [TrialState.WAITING, TrialState.RUNNING]
 
 _STUDIES: Table = models.StudyModel.__table__
