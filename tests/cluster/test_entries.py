@@ -78,7 +78,12 @@ def test_trials_run_to_their_ends_and_only_a_failure_is_written_down(tmp_path: P
             tune_config=tune.TuneConfig(
                 search_alg=Entries(searcher, trainable, 2), num_samples=-1, reuse_actors=True
             ),
-            run_config=tune.RunConfig(storage_path=str(tmp_path), name="run", verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=str(tmp_path),
+                name="run",
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
         ).fit()
     assert searcher.most == 2
     doubled = {number: end and end["doubled"] for number, end in searcher.ends.items()}
