@@ -22,6 +22,7 @@ asker.py        actor: proposals of one user's study after another
 budget.py       who gets the next trial, and when a search is over
 studies.py      the studies of a shard's users: asking and telling
 searcher.py     Tune searcher over the studies of many users
+entries.py      Tune's record of each trial, with what a search needs of it
 stopping.py     Tune scheduler that stops trials that are not worth finishing
 reserved.py     slots that a shard reserves, and how a dead one's are freed
 shard.py        the Tune controller of some users

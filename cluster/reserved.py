@@ -32,6 +32,14 @@ class ShardGroups(tune.PlacementGroupFactory):  # type: ignore[misc]
         super().__init__([dict(bundle) for bundle in bundles])
         self._shard = shard
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same shard's. NOTE: Tune compares many times a trial, and slowly."""
+        return isinstance(other, ShardGroups) and self._shard == other._shard
+
+    def __hash__(self) -> int:
+        """By the shard."""
+        return hash(self._shard)
+
     def to_placement_group(self) -> Any:
         """A new group. Ray wants each name once in a namespace."""
         name = _prefix(self._shard) + secrets.token_hex(8)

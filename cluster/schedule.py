@@ -236,6 +236,7 @@ class Schedule:
 
 
 def _winner_of(study: Study) -> _Winner:
+    """Whom the study names."""
     if study.anchor is None or study.anchor.values is None:
         why = study.anchor.reason if study.anchor else None
         return _Winner(study.name, BASE_CONFIG, f"the base could not be scored: {why}")

@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
 from cluster.connection import SLOT
+from cluster.entries import Entries
 from cluster.failures import reason_of
 from cluster.folder import RunFolder
 from cluster.reserved import ShardGroups
@@ -32,7 +33,8 @@ from cluster.trial import Trial
 from search.patience import DatabaseAway
 
 TRIALS_PER_SLOT = 20
-GATHERED_SECONDS = 0.2  # events are handed on together: each hand-over costs more than an event
+GATHERED_SECONDS = 1.0  # events are handed on together: each hand-over costs more than an event
+_URGENT = ("draining", "over")  # these start what comes next
 _CHECKPOINTS = tune.CheckpointConfig(checkpoint_at_end=False)
 
 
@@ -70,13 +72,22 @@ def run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[list[Event]]:
     thread.start()
     gathered: list[Event] = [{}]
     while not gathered[-1].get("done"):
-        gathered = [events.get()]
-        time.sleep(GATHERED_SECONDS)
-        while not events.empty():
-            gathered.append(events.get())
+        gathered = _gathered(events)
         if gathered[-1].get("done"):
             lock.close()
         yield gathered
+
+
+def _gathered(events: SimpleQueue[Event]) -> list[Event]:
+    """The next event and those that follow soon, none of them after one that is waited for."""
+    gathered = [events.get()]
+    end = time.monotonic() + GATHERED_SECONDS
+    while gathered[-1]["event"] not in _URGENT:
+        try:
+            gathered.append(events.get(timeout=max(0.0, end - time.monotonic())))
+        except Empty:
+            break
+    return gathered
 
 
 def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
@@ -123,17 +134,16 @@ def config_of(asked: Asked, packers: int) -> dict[str, Any]:
 
 def tuner(plan: ShardPlan, searcher: StudySearcher, scheduler: FIFOScheduler) -> Any:
     """Tune, set so that trial actors are light, few and used again."""
-    resources = ShardGroups(plan.name, [{"CPU": 0, SLOT: 1}])
+    trainable = tune.with_resources(Trial, ShardGroups(plan.name, [{"CPU": 0, SLOT: 1}]))
     return tune.Tuner(
-        tune.with_resources(Trial, resources),
+        trainable,
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            # NOTE: a trial that waits while all slots are taken reserves one, in vain: it goes to
+            # an actor that has ended another. The queue of what comes next is the searcher's.
+            search_alg=Entries(searcher, trainable, plan.slots),
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=2 * plan.slots,
             reuse_actors=True,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             storage_path=str(RunFolder(plan.run).tune),

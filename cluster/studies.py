@@ -167,16 +167,15 @@ class Studies:
         self, digest: str, proposals: Sequence[Proposal], known: Known | None = None
     ) -> tuple[str, list[Asked]]:
         """Proposals that have come back, stored as pending with what they were made from."""
-        known = known or self._studies[digest].known()
-        trials = [
-            self._studies[digest].ask(
+        wanted = [
+            (
                 proposal,
                 seed_of(self._seeds[digest], proposal.config.key),
                 proposal.config.parameter_count(self._plan.per_rank),
-                known,
             )
             for proposal in proposals
         ]
+        trials = self._studies[digest].ask_all(wanted, known)
         return digest, [_asked(digest, trial) for trial in trials]
 
     def tell(self, asked: Asked, result: Mapping[str, Any]) -> str | None:

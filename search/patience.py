@@ -7,10 +7,8 @@ store no result meanwhile, so there is nothing better for it to do. What trains 
 
 A commit whose answer was lost may have happened or not. So each transaction must stand being done
 twice. Reading does; an attribute is set to the same value; a trial that has its end refuses another
-(`UpdateFinishedTrialError`), and so does the name of a study that is there already. A new trial
-alone would be there twice, so before one is stored again, the study is searched for it. Optuna
-itself tries that up to five times without looking: what is raised here in place of the database's
-error is one that it does not catch.
+(`UpdateFinishedTrialError`), and so does the name of a study that is there already. New trials
+alone would be there twice, so before they are stored again, the study is searched for them.
 
 What is said of it names no address, since addresses hold passwords, and no statement's values.
 """
@@ -20,15 +18,17 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
+
+from search import rows
 
 LIMIT_SECONDS = 600.0  # that a database may be away
 PAUSE_SECONDS = 1.0  # between two tries
@@ -138,15 +138,23 @@ def _patient(
 class PatientStorage(RDBStorage):
     """Optuna's storage, for all that a search asks of it."""
 
-    def __init__(self, url: str, engine: Mapping[str, Any], patience: Patience) -> None:
+    def __init__(
+        self, url: str, engine: Mapping[str, Any], patience: Patience, is_checked: bool = False
+    ) -> None:
         """A storage whose database answers now: opening it does not wait.
 
         Args:
             url: SQLAlchemy's, braces doubled.
             engine: what SQLAlchemy's engine is made with.
             patience: what every transaction is done with.
+            is_checked: whether its tables are known to be there, and of a version that fits.
         """
-        super().__init__(url, engine_kwargs=dict(engine))
+        super().__init__(
+            url,
+            engine_kwargs=dict(engine),
+            skip_compatibility_check=is_checked,
+            skip_table_creation=is_checked,
+        )
         self.patience = patience
         sqlalchemy.event.listen(self.engine, "handle_error", _break_off)
 
@@ -158,41 +166,62 @@ class PatientStorage(RDBStorage):
     create_new_study = _patient(RDBStorage.create_new_study)
     set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
     set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
-    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
-    set_trial_state_values = _patient(RDBStorage.set_trial_state_values)
 
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """The id of a new trial; of the one that is there where an answer to storing it was lost.
+    def ask(self, study_id: int, waiting: Sequence[FrozenTrial]) -> list[tuple[int, int]]:
+        """Stores new trials; the id and the number of each, in their order.
+
+        Where an answer to storing them was lost, it is those that are there.
 
         Raises:
-            ValueError: without a template: then nothing tells a trial from another.
+            KeyError: there is no such study.
+            StorageInternalError: the database refused it, and would again.
         """
-        if template_trial is None:
-            raise ValueError("expected a template of the new trial, got none")
         is_tried = False
 
-        def store() -> int:
+        def store() -> list[tuple[int, int]]:
             nonlocal is_tried
-            found = self._stored(study_id, template_trial) if is_tried else None
-            is_tried = True
-            return found or RDBStorage.create_new_trial(self, study_id, template_trial)
+            with rows.writing(self.engine) as connection:
+                rows.hold(connection, study_id)
+                found = self._stored(study_id, waiting) if is_tried else None
+                is_tried = True
+                return found or rows.ask(connection, study_id, waiting)
 
         return self.patience(store)
 
-    def _stored(self, study_id: int, like: FrozenTrial) -> int | None:
-        """The id of a trial that is as the template says.
+    def end(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Gives a pending trial its end, with all that is said of it.
+
+        Raises:
+            KeyError: there is no such trial.
+            UpdateFinishedTrialError: it has an end; so it is where an answer to this was lost.
+            StorageInternalError: the database refused it, and would again.
+        """
+
+        def store() -> None:
+            with rows.writing(self.engine) as connection:
+                rows.end(connection, trial_id, state, values, attributes)
+
+        self.patience(store)
+
+    def _stored(
+        self, study_id: int, waiting: Sequence[FrozenTrial]
+    ) -> list[tuple[int, int]] | None:
+        """The trials that are as these templates say; all are there, or none.
 
         NOTE: a server may still be at work on the transaction that got no answer. It holds the
-        study's row as Optuna does, so whoever gets that row reads what became of it.
+        study, so it must be held here too: then what became of it can be read.
         """
-        studies = sqlalchemy.table("studies", sqlalchemy.column("study_id"))
-        this = sqlalchemy.select(studies.c.study_id).where(studies.c.study_id == study_id)
-        with self.engine.begin() as connection:
-            connection.execute(this.with_for_update())
-        for trial in RDBStorage.get_all_trials(self, study_id, deepcopy=False):
-            if trial.params == like.params and trial.user_attrs == like.user_attrs:
-                return trial._trial_id
-        return None
+        told = [(one.params, one.user_attrs) for one in waiting]
+        there = RDBStorage.get_all_trials(self, study_id, deepcopy=False)
+        found = [one for one in there if (one.params, one.user_attrs) in told]
+        found.sort(key=lambda one: one.number)
+        return [(one._trial_id, one.number) for one in found] or None
 
 
 def _break_off(context: ExceptionContext) -> None:

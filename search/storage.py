@@ -13,7 +13,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -134,15 +134,18 @@ def _open(url: str, patience: Patience, is_new: bool) -> PatientStorage:
     # NOTE: Optuna fills templates in addresses, so braces are doubled.
     full = address.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     try:
-        return _opened(full, engine, patience)
+        return _opened(full, engine, patience, is_new)
     except ImportError as error:
         raise ValueError(f"{shown} needs psycopg: pip install 'milpa[postgres]'") from error
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise ValueError(f"can't open the study database {shown}: {_cause(error)}") from error
 
 
-def _opened(url: str, engine: dict[str, Any], patience: Patience) -> PatientStorage:
+def _opened(url: str, engine: dict[str, Any], patience: Patience, is_new: bool) -> PatientStorage:
     """NOTE: processes that open a new database at once make its tables under one another's feet."""
+    if not is_new:
+        with suppress(StorageInternalError):  # its tables may not be there yet
+            return PatientStorage(url, engine, patience, is_checked=True)
     for _ in range(ATTEMPTS):
         try:
             return PatientStorage(url, engine, patience)

@@ -1,8 +1,8 @@
 """One user's trials: ask, tell, front, winner; kept in a database that survives any kill.
 
 The storage is the truth. What is asked is stored as waiting before anybody hears of it; what is
-told becomes complete, failed or stopped in one transaction, with all that was measured written
-before. So a run that died goes on with `pending()`, in order, and asks for new proposals after.
+told becomes complete, failed or stopped in one transaction, with all that was measured. So a run
+that died goes on with `pending()`, in order, and asks for new proposals after.
 
 A *stopped* trial was not worth finishing (see `stopping`). It has no values: what it had reached
 stands in what was measured alone. Like a failed one it is forbidden from then on.
@@ -22,11 +22,11 @@ from dataclasses import replace
 from typing import Any, Self
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
+from search.patience import PatientStorage
 from search.samplers import Evidence, Known, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import STATES, Trial, created, from_stored, template
@@ -43,7 +43,7 @@ _logger = logging.getLogger(__name__)
 class Study:
     """One user's trials and objectives."""
 
-    def __init__(self, storage: RDBStorage, name: str) -> None:
+    def __init__(self, storage: PatientStorage, name: str) -> None:
         """The stored study of this name.
 
         Raises:
@@ -67,7 +67,7 @@ class Study:
     @classmethod
     def open(
         cls,
-        storage: RDBStorage,
+        storage: PatientStorage,
         name: str,
         space: SearchSpace,
         objectives: Sequence[Objective] = (LOSS, ROUGE_L),
@@ -174,29 +174,37 @@ class Study:
 
     def ask_anchor(self, seed: int) -> Trial:
         """The base's own trial, stored as pending; the same one however often it is asked."""
-        return self.anchor or self._store(Proposal(BASE_CONFIG, "anchor"), seed, 0)
+        return self.anchor or self._store([(Proposal(BASE_CONFIG, "anchor"), seed, 0)])[0]
 
     def ask(
         self, proposal: Proposal, seed: int, parameters: int = 0, known: Known | None = None
     ) -> Trial:
-        """A new trial, stored as pending before it is returned.
+        """One new trial; see `ask_all`."""
+        return self.ask_all([(proposal, seed, parameters)], known)[0]
+
+    def ask_all(
+        self, wanted: Sequence[tuple[Proposal, int, int]], known: Known | None = None
+    ) -> list[Trial]:
+        """New trials in their order, stored in one transaction before they are returned.
 
         Args:
-            proposal: what to try, and who proposed it; `seed`: the trial's own.
-            parameters: trainable parameters of this configuration.
-            known: what it was made from, where that is not what is known now.
+            wanted: proposals, each with its trial's seed and its trainable parameters.
+            known: what all of them were made from, where that is not what is known now.
 
         Raises:
-            ValueError: the anchor was not asked yet, the configuration was asked before, or it is
-                no member of the space.
+            ValueError: the anchor was not asked yet, a configuration was asked before, or is no
+                member of the space; then none is stored.
         """
         if self.anchor is None:
             raise ValueError(f"expected the anchor of study {self.name} to be asked first")
-        if proposal.config not in self.space:
-            raise ValueError(f"expected a member of the space, got {proposal.config.key}")
-        if any(trial.config == proposal.config for trial in self._trials.values()):
-            raise ValueError(f"{proposal.config.key} was asked before in study {self.name}")
-        return self._store(proposal, seed, parameters, known or self.known())
+        asked = {trial.config for trial in self._trials.values()}
+        for proposal, _, _ in wanted:
+            if proposal.config not in self.space:
+                raise ValueError(f"expected a member of the space, got {proposal.config.key}")
+            if proposal.config in asked:
+                raise ValueError(f"{proposal.config.key} was asked before in study {self.name}")
+            asked.add(proposal.config)
+        return self._store(wanted, known or self.known())
 
     def tell(
         self, number: int, values: Sequence[float], measured: Mapping[str, Any] | None = None
@@ -256,10 +264,16 @@ class Study:
         return [t for t in self.trials if t.values is not None and t.config != BASE_CONFIG]
 
     def _store(
-        self, proposal: Proposal, seed: int, parameters: int, known: Known | None = None
-    ) -> Trial:
-        waiting = template(self.space, proposal, seed, parameters, known)
-        return self._read(self._storage.create_new_trial(self._id, waiting))
+        self, wanted: Sequence[tuple[Proposal, int, int]], known: Known | None = None
+    ) -> list[Trial]:
+        waiting = [template(self.space, *one, known) for one in wanted]
+        found = self._storage.ask(self._id, waiting) if waiting else []
+        trials = [
+            replace(from_stored(one), id=trial_id, number=number)
+            for one, (trial_id, number) in zip(waiting, found, strict=True)
+        ]
+        self._trials |= {trial.number: trial for trial in trials}
+        return trials
 
     def _finish(
         self,
@@ -277,17 +291,10 @@ class Study:
                 )
             return trial
         try:
-            for key, value in attributes.items():
-                self._storage.set_trial_user_attr(trial.id, key, value)
-            self._storage.set_trial_state_values(trial.id, state, values)
+            self._storage.end(trial.id, state, values, attributes)
         except UpdateFinishedTrialError:  # told by a process that was thought dead
-            self._read(trial.id)
+            self._trials[number] = from_stored(self._storage.get_trial(trial.id))
             return self._finish(number, state, values, attributes)
         kept = json.loads(json.dumps(dict(attributes)))  # as it will be read
         self._trials[number] = replace(trial, state=STATES[state], values=values, **kept)
         return self._trials[number]
-
-    def _read(self, trial_id: int) -> Trial:
-        trial = from_stored(self._storage.get_trial(trial_id))
-        self._trials[trial.number] = trial
-        return trial

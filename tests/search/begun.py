@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
-from optuna.storages import RDBStorage
 
 from search.patience import PatientStorage
 from search.samplers import Proposal
@@ -17,11 +16,11 @@ NAME = "0123456789abcdef"
 CONFIGS = [MemoryConfig((layer,), 16, 1e-3) for layer in range(8)]
 
 
-def opened(storage: RDBStorage) -> Study:
+def opened(storage: PatientStorage) -> Study:
     return Study.open(storage, NAME, SPACE, OBJECTIVES)
 
 
-def begun(storage: RDBStorage, items: int = 20) -> Study:
+def begun(storage: PatientStorage, items: int = 20) -> Study:
     """A study whose anchor has come back."""
     study = opened(storage)
     study.tell(study.ask_anchor(seed=1).number, BASE, {"item_count": items})

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from optuna.storages import RDBStorage
 
+from search.patience import PatientStorage
 from search.storage import open_storage, sqlite_url
 from tests.search.server import postgres
 
@@ -24,7 +24,7 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def storage(storage_url: str) -> Iterator[RDBStorage]:
+def storage(storage_url: str) -> Iterator[PatientStorage]:
     opened = open_storage(storage_url)
     yield opened
     for study in opened.get_all_studies():

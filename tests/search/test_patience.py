@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 
 from search import patience, storage
 from search.patience import DatabaseAway
+from search.samplers import Proposal
 from search.storage import open_storage, reopen_storage, sqlite_url
 from search.study import Study
 from tests.search.begun import CONFIGS, NAME, ask, begun, opened
@@ -134,6 +135,16 @@ def test_what_was_asked_without_an_answer_is_there_once(server: Server, study: S
     assert (number, ask(study, CONFIGS[1])) == (1, 2)
 
 
+def test_of_several_that_were_asked_without_an_answer_each_is_there_once(
+    server: Server, study: Study
+) -> None:
+    with answer_lost(study._storage, 0):
+        asked = study.ask_all([(Proposal(config, "sobol"), 11, 100) for config in CONFIGS[:3]])
+    assert [trial.config for trial in asked] == CONFIGS[:3]
+    assert [trial.number for trial in asked] == [1, 2, 3]
+    assert opened(open_storage(server.url)).pending() == asked
+
+
 ENDS: dict[str, Callable[[Study, int], object]] = {
     "completed": lambda study, number: study.tell(number, (3.0, 0.2), {"seconds": 1.0}),
     "failed": lambda study, number: study.fail(number, "not a number"),
@@ -142,13 +153,11 @@ ENDS: dict[str, Callable[[Study, int], object]] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("place", [0, 1])
 def test_what_was_told_without_an_answer_is_told_once(
-    server: Server, study: Study, caplog: pytest.LogCaptureFixture, end: str, place: int
+    server: Server, study: Study, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
-    """Of the commits that make an end: what was measured, and the end with its values."""
     number = ask(study, CONFIGS[0])
-    with answer_lost(study._storage, place):
+    with answer_lost(study._storage, 0):
         ENDS[end](study, number)
     again = opened(open_storage(server.url))
     assert again.trials == study.trials
@@ -253,9 +262,3 @@ def test_what_does_not_pass_is_not_waited_for(tmp_path: Path) -> None:
         connection.exec_driver_sql("ALTER TABLE trial_values RENAME TO gone")
     with pytest.raises(StorageInternalError):
         study.tell(ask(study, CONFIGS[0]), (3.0, 0.2))
-
-
-def test_a_trial_without_a_template_is_refused(tmp_path: Path) -> None:
-    at = open_storage(sqlite_url(tmp_path / "studies.db"))
-    with pytest.raises(ValueError, match="expected a template"):
-        at.create_new_trial(opened(at)._id)

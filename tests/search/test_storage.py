@@ -25,7 +25,8 @@ def test_a_configuration_is_few_parameters_and_comes_back(
     every = MemoryConfig(tuple(range(layer_count)), 96, 1e-2)
     for config in (BASE_CONFIG, every, MemoryConfig(LAYERS[layer_count], 8, 5.62e-4)):
         waiting = template(space, Proposal(config, "sobol"), 2**62, 1234)
-        stored = storage.get_trial(storage.create_new_trial(study, waiting))
+        ((trial_id, _),) = storage.ask(study, [waiting])
+        stored = storage.get_trial(trial_id)
         trial = from_stored(stored)
         assert (trial.config, trial.state, trial.seed) == (config, "pending", 2**62)
         assert (trial.source, trial.parameters) == ("sobol", 1234)
