@@ -17,6 +17,7 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     meter               CPU-seconds and memory of a command's processes
     training_table      the figures as a table
 pack_sizes          1 to 16 memories in a pack
+measures            what each of the trainer's measures is worth
 samplers            what each sampler reaches in so many trials: `make bench-search`
     problem             made-up users whose front is known
     recorded_problem    real users, every configuration of a small space trained

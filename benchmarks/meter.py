@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -25,7 +25,8 @@ SELDOM = 10  # periods between two looks at memory and titles
 class Cost:
     """Of one command with all its processes.
 
-    `ready_cpu_seconds` are those before it was ready; `by_process` are all by what processes are.
+    `ready_cpu_seconds` are those before it was ready; `by_process` are all by what processes are,
+    `later_by_process` those after it was ready.
     """
 
     wall_seconds: float
@@ -33,6 +34,7 @@ class Cost:
     ready_cpu_seconds: float
     peak_bytes: int
     by_process: Mapping[str, float]
+    later_by_process: Mapping[str, float] = field(default_factory=dict)
 
 
 def cost(command: Sequence[str], log: Path, ready: Path) -> Cost:
@@ -45,19 +47,22 @@ def cost(command: Sequence[str], log: Path, ready: Path) -> Cost:
     Raises:
         RuntimeError: it failed; its output is in the log.
     """
-    tree, ready_cpu_seconds = _Tree(), 0.0
+    tree = _Tree()
+    before: dict[psutil.Process, float] = {}
     began = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         while process.poll() is None:
             tree.read(process.pid)
-            if not ready_cpu_seconds and ready.exists():
-                ready_cpu_seconds = tree.total
+            if not before and ready.exists():
+                before = tree.spent()
             time.sleep(PERIOD_SECONDS)
     wall = time.monotonic() - began
     if process.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} failed: see {log}")
-    return Cost(wall, tree.total, ready_cpu_seconds, tree.peak_bytes, tree.by_process)
+    total, ready_cpu_seconds = sum(tree.spent().values()), sum(before.values())
+    by_process, later = tree.by_process({}), tree.by_process(before)
+    return Cost(wall, total, ready_cpu_seconds, tree.peak_bytes, by_process, later)
 
 
 class _Tree:
@@ -69,17 +74,15 @@ class _Tree:
         self._titles: defaultdict[psutil.Process, str] = defaultdict(str)
         self._reads = 0
 
-    @property
-    def total(self) -> float:
-        """CPU-seconds of all processes, those that have ended too."""
-        return sum(self._cpu_seconds.values())
+    def spent(self) -> dict[psutil.Process, float]:
+        """CPU-seconds of each process, of those that have ended too."""
+        return dict(self._cpu_seconds)
 
-    @property
-    def by_process(self) -> dict[str, float]:
-        """The same by what a process called itself last."""
+    def by_process(self, before: Mapping[psutil.Process, float]) -> dict[str, float]:
+        """What was spent since then, by what a process called itself last."""
         found: defaultdict[str, float] = defaultdict(float)
         for process, seconds in self._cpu_seconds.items():
-            found[self._titles[process] or "short-lived"] += seconds
+            found[self._titles[process] or "short-lived"] += seconds - before.get(process, 0.0)
         return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
     def read(self, root: int) -> None:

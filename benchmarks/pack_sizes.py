@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_work(parser, trials=4, epoch_tokens=8192)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--size", type=int, help="of one pack, as JSON; else all of them")
+    return parser
+
+
+def add_work(parser: argparse.ArgumentParser, trials: int, epoch_tokens: int) -> None:
+    """Words that say which trials are run; numbers are defaults."""
     parser.add_argument("--data", required=True)
     parser.add_argument("--base", required=True)
     parser.add_argument("--user-said", default="response")
-    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--users", type=int, default=4)
-    parser.add_argument("--trials", type=int, default=4, help="of each user")
+    parser.add_argument("--trials", type=int, default=trials, help="of each user")
+    parser.add_argument("--epoch-tokens", type=int, default=epoch_tokens)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--size", type=int, help="of one pack, as JSON; else all of them")
-    return parser
 
 
 def measured(given: argparse.Namespace) -> dict[str, float]:
@@ -79,6 +85,7 @@ def measured(given: argparse.Namespace) -> dict[str, float]:
     experiment = experiment_of(
         given.data, given.base, given.users, given.trials, given.user_said, given.dtype
     )
+    experiment = replace(experiment, epoch_tokens=given.epoch_tokens)
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         with held(folder, resume=False):

@@ -10,6 +10,7 @@ from typing import Any, Self
 from benchmarks.meter import Cost
 
 OURS = "milpa"
+PACKER, ASKER = "ray::Packer", "ray::Asker"  # what these processes call themselves
 PHASES = ("start", "load", "train", "score", "bookkeeping")
 NAMES = {OURS: "Milpa", "fresh": "Tune + PEFT, fresh", "reused": "Tune + PEFT, reused"}
 
@@ -119,7 +120,27 @@ def table(measured: Sequence[Measured]) -> str:
     for one in measured:
         lines.append(_line(one, _ours(measured, one.data, one.dtype)))
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([text, *_mixed(measured)]) + "\n"
+    profiles = [profile(one) for one in measured if one.system == OURS]
+    return "\n\n".join([text, *_mixed(measured), *profiles]) + "\n"
+
+
+def profile(ours: Measured) -> str:
+    """Where Milpa's CPU-seconds went once it was ready, and how long its packer waited."""
+    later = ours.cost.later_by_process
+    spent = {name: ours.phases[name] for name in ("train", "score")}
+    spent["ask"] = later.get(ASKER, 0.0)
+    whole = ours.cost.cpu_seconds - ours.cost.ready_cpu_seconds
+    others = {name: seconds for name, seconds in later.items() if name not in (PACKER, ASKER)}
+    others[f"{PACKER} itself"] = later.get(PACKER, 0.0) - spent["train"] - spent["score"]
+    dearest = sorted(others, key=lambda name: -others[name])[:4]
+    text = ", ".join(f"{name} {seconds / whole:.1%}" for name, seconds in spent.items())
+    rest = ", ".join(f"{name} {others[name] / whole:.1%}" for name in dearest)
+    outside = 1 - sum(spent.values()) / whole
+    waited = "" if ours.busy is None else f"; the packer waited {1 - ours.busy:.1%} of its time"
+    return (
+        f"{ours.data} {ours.dtype}: {whole:.0f} CPU-seconds after the start: {text}, "
+        f"outside these {outside:.1%} ({rest}){waited}."
+    )
 
 
 def _line(one: Measured, ours: Measured) -> list[str]:

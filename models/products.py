@@ -1,25 +1,52 @@
 """Matrix products as fast as the processor allows: x wᵀ, for memories and for the frozen base.
 
 torch multiplies float32 matrices on a CPU with MKL, which takes a path half as wide as the
-processor on those not made by Intel; oneDNN, which torch carries too, does not
-(`benchmarks/products.py` measures both). So float32 products on a CPU go to oneDNN, in true
-float32. All others are torch's own.
+registers of processors not made by Intel. Some of them are as fast on that path; others compute
+twice as much with oneDNN, which torch carries too, in true float32. But oneDNN compiles a product
+for every new shape, and rows of text have a great many shapes. So a process measures both once, and
+takes oneDNN only where it is clearly faster (`benchmarks/products.py` shows by how much). All
+other products are torch's own.
 
 Notation: N products, P positions, I and O features in and out.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+CLEARLY = 1.4  # times as fast; less is lost again on new shapes, and might be chance
+_SIDE = 256  # of the matrices that tell
+
 
 def takes(tensor: Tensor) -> bool:
     """Whether oneDNN is to multiply it."""
     on_cpu = tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-    return on_cpu and torch._C._has_mkldnn
+    return on_cpu and onednn_pays()
+
+
+@cache
+def onednn_pays() -> bool:
+    """Whether oneDNN is clearly faster than torch on this processor: measured once a process."""
+    if not torch._C._has_mkldnn:
+        return False
+    x, weight = torch.ones(_SIDE, _SIDE), torch.ones(_SIDE, _SIDE)
+    return _seconds(lambda: x @ weight.T) > CLEARLY * _seconds(lambda: _onednn(x, weight))
+
+
+def _seconds(multiply: Callable[[], Tensor]) -> float:
+    """CPU-seconds of the best of many: the first ones are slow."""
+    spent = []
+    for _ in range(64):
+        began = time.thread_time()
+        multiply()
+        spent.append(time.thread_time() - began)
+    return min(spent)
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ def test_children_are_counted(tmp_path: Path) -> None:
     assert 0.4 < spent.ready_cpu_seconds < 1.0
     assert spent.peak_bytes > 2**20
     assert sum(spent.by_process.values()) == pytest.approx(spent.cpu_seconds)
+    later = spent.cpu_seconds - spent.ready_cpu_seconds
+    assert sum(spent.later_by_process.values()) == pytest.approx(later)
     assert any(name.startswith("python") for name in spent.by_process)
 
 

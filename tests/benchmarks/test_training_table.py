@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from benchmarks.meter import Cost
-from benchmarks.training_table import PHASES, Measured, table
+from benchmarks.training_table import PHASES, Measured, profile, table
 
 OURS_COST = Cost(
-    wall_seconds=20.0, cpu_seconds=30.0, ready_cpu_seconds=12.0, peak_bytes=2 * 10**9, by_process={}
+    wall_seconds=20.0,
+    cpu_seconds=30.0,
+    ready_cpu_seconds=12.0,
+    peak_bytes=2 * 10**9,
+    by_process={},
+    later_by_process={"ray::Packer": 13.0, "ray::Trial": 3.0, "ray::Asker": 1.5, "raylet": 0.5},
 )
 THEIR_COST = Cost(60.0, 100.0, 10.0, 3 * 10**9, {})
 
@@ -74,3 +79,11 @@ def test_the_table_says_how_many_times_more_is_done() -> None:
     assert shown["loss apart"] == "2.5e-01"
     assert "chat: Milpa in bfloat16 against float32: 1.00 times" in text
     assert "3.33 times the trials per CPU-second of Tune + PEFT, fresh" in text
+
+
+def test_the_profile_leaves_out_the_start_and_tells_who_spent_the_rest() -> None:
+    text = profile(ours())
+    assert "18 CPU-seconds after the start: train 44.4%, score 22.2%, ask 8.3%" in text
+    # 18 - 8 - 4 - 1.5: of it the trials' 3, and 1 that the packer spent on neither.
+    assert "outside these 25.0% (ray::Trial 16.7%, ray::Packer itself 5.6%, raylet 2.8%)" in text
+    assert "the packer waited 4.0% of its time" in text
