@@ -125,7 +125,7 @@ def cohort(layers: int, extent: Extent) -> Cohort:
 
 def _undominated(Y: Array) -> Array:
     kept = [not ((y <= Y).all(1) & (y < Y).any(1)).any() for y in Y]
-    return Y[np.array(kept)]
+    return np.asarray(Y[np.array(kept)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
