@@ -130,7 +130,7 @@ def test_every_preset_searches_on_the_base_of_the_whole_space(tmp_path: Path) ->
         assert not found["resume"]
         fixed = preset in ("search-number", "search-layers", "search-number-layers")
         assert found["ranks"] == ([6] if fixed else [4, 8])
-    assert len(PRESETS) == 9
+    assert len(PRESETS) == 10
 
 
 def test_flags_that_ablations_set_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

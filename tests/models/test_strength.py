@@ -58,7 +58,7 @@ def test_a_memory_that_helps_everywhere_is_kept_whole(base: Base, trained: UserS
 
 def test_a_memory_that_goes_too_far_is_shortened(base: Base, trained: UserState) -> None:
     items = tiny_interactions("ann", 12)
-    too_far = scaled(trained, 4.0)
+    too_far = scaled(trained, 16.0)
     state, strength = moderated(base, attach(Milp(), base), too_far, items)
     assert strength < 1
     whole, kept = losses(base, attach(Milp(), base), [too_far, state], [items] * 2)
