@@ -153,12 +153,12 @@ def _pooled(results: Mapping[str, Any], model: str, kind: str) -> tuple[float, f
 
 def _strangers(results: Mapping[str, Any]) -> float | None:
     """Mean recall of all users' facts by others' memories; None where it wasn't measured."""
-    matrix = (results["gain"] or {}).get("recall") or []
+    tried = (results["gain"] or {}).get("recall") or {}
     cells = [
         share
-        for i, row in enumerate(matrix)
-        for j, share in enumerate(row)
-        if i != j and share is not None
+        for user, memories in tried.items()
+        for memory, share in memories.items()
+        if memory != user and share is not None
     ]
     return sum(cells) / len(cells) if cells else None
 

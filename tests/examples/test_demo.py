@@ -4,10 +4,12 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from cluster.results import Gain
 from examples import demo, generate, interview
 from examples.world import ATTRIBUTES
 
@@ -66,10 +68,13 @@ def test_recall_is_added_over_users() -> None:
 
 
 def test_strangers_recall_leaves_out_ones_own_and_what_was_not_measured() -> None:
-    assert demo._strangers({"gain": {"recall": [[0.9, 0.1, None], [0.2, 0.8, 0.3]]}}) == (
-        pytest.approx(0.2)
-    )
-    assert demo._strangers({"gain": {"recall": None}}) is None
+    loss = ((1.0, 2.0, None), (2.0, 1.0, 3.0))
+    recall = ((0.9, 0.1, None), (0.2, 0.8, 0.3))
+    gain = Gain.of_rows(("ann", "bob", "cat"), loss, recall)
+    written = json.loads(json.dumps({"gain": asdict(gain)}))  # as results.json has it
+    assert demo._strangers(written) == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+    bare = json.loads(json.dumps({"gain": asdict(Gain.of_rows(("ann",), ((1.0,),)))}))
+    assert demo._strangers(bare) is None
     assert demo._strangers({"gain": None}) is None
 
 
