@@ -68,8 +68,9 @@ def test_recall_is_added_over_users() -> None:
 
 
 def test_strangers_recall_leaves_out_ones_own_and_what_was_not_measured() -> None:
-    loss = ((1.0, 2.0, None), (2.0, 1.0, 3.0))
-    recall = ((0.9, 0.1, None), (0.2, 0.8, 0.3))
+    nothing = (None, None, None)
+    loss = ((1.0, 2.0, None), (2.0, 1.0, 3.0), nothing)
+    recall = ((0.9, 0.1, None), (0.2, 0.8, 0.3), nothing)
     gain = Gain.of_rows(("ann", "bob", "cat"), loss, recall)
     written = json.loads(json.dumps({"gain": asdict(gain)}))  # as results.json has it
     assert demo._strangers(written) == pytest.approx((0.1 + 0.2 + 0.3) / 3)
