@@ -6,9 +6,9 @@ does what is its Table 5). No history stands in the prompt.
 
 What the paper leaves open is decided here. Every text is a row of its own, so that none is read as
 what follows from another. While it tunes, the memory goes on reading the texts that are no answers,
-between these (rehearsal), since nothing else in tuning keeps what they told (`benchmarks/RESULTS.md`
-has a search without it). Epochs and the cut of long histories are the `Budget`'s; lora_alpha = r,
-since equation 1 has no scaling.
+between these (rehearsal), since nothing else in tuning keeps what they told
+(`benchmarks/RESULTS.md` has a search without it). Epochs and the cut of long histories are the
+`Budget`'s; lora_alpha = r, since equation 1 has no scaling.
 
 Reference: Zhang et al., Personalized LLM Response Generation with Parameterized User Memory
 Injection, arXiv 2404.03565.
