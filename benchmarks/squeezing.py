@@ -9,8 +9,10 @@ little one step beyond the front it has found. So below the worst value on the f
 lower quartile where that is lower, a distance grows as its logarithm only. The reference point goes
 through the same map. `squeezed` does so from the first fit on, `squeezed-late` from 60 trials on.
 
-Left out because it settles too little. How it was found: after 40 to 100 trials the local search
-finds what is all but the best of the acquisition function, but the process is wrong about the true
+Left out because it settles too little. The figures are of an earlier form of it, run by scripts of
+their own on cached searches; the command above was not run to its end yet. How it was found: after
+40 to 100 trials the local search finds what is all but the best of the acquisition function, but
+the process is wrong about the true
 front. At 60 and 100 trials of users 0, 2, 6 and 8 of `benchmarks.samplers`, 16 layers, it lies .02
 to .04 too low and is two to three of its own deviations off; user 2's whole search stays at ranks
 and rates it began with. Squeezing made the error of ROUGE-L near the front .016 for .022, that of
