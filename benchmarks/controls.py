@@ -30,8 +30,8 @@ from cluster.experiment import seed_of
 from cluster.measuring import Subject
 from cluster.results import write_private
 from cluster.tally import measured_of
-from cluster.tuning import Best, best_of
-from cluster.unit import BASE, Unit, told
+from cluster.tuning import Best, chosen, shares
+from cluster.unit import BASE, Unit
 from models.catalog import personalizer
 from models.history import Histories, Interaction, split
 from models.personalizer import Personalizer, Task, UserState, fit
@@ -78,7 +78,7 @@ class Controls:
         final = self._arena.units.read(Unit("final", entrant.label, number))
         own = {digest: each.loss_nats for digest, each in measured_of(final["users"]).items()}
         strangers = self._found(entrant, number, own)
-        control = strangers if self._shares(entrant) else {}
+        control = strangers if shares(self._arena.units, entrant) else {}
         base = self._base
         return Losses({**base, **own}, {**base, **control}, {**base, **strangers})
 
@@ -101,29 +101,24 @@ class Controls:
         draw = random.Random(seed_of(self._arena.terms.seed, "strangers", user_id))
         return draw.sample(others, min(self._count, len(others)))
 
-    def _shares(self, entrant: Entrant) -> bool:
-        units = (each["unit"] for each in self._arena.units.every())
-        return any((u["kind"], u["entrant"]) == ("shared", entrant.method) for u in units)
-
     def _found(self, entrant: Entrant, number: int, own: Mapping[str, float]) -> dict[str, float]:
         """Of users with a state, the loss under strangers'; read where it was taken before."""
         file = self._kept / f"{entrant.slug}-{number}.json"
         if file.is_file():
             return dict(json.loads(file.read_text(encoding="utf-8")))
-        units, method = self._arena.units, personalizer(entrant.method)
-        best = best_of(units.read(Unit("bare")), told(units, entrant.label))
+        method, best = personalizer(entrant.method), chosen(self._arena.units, entrant)
         found = {}
         for digest in own:
-            chosen = best[digest]
-            assert chosen is not None  # whoever was trained has a best trial
-            states = self._states(method, chosen, number, digest)
+            of_user = best[digest]
+            assert of_user is not None  # whoever was trained has a best trial
+            states = self._states(method, of_user, number, digest)
             found[digest] = self._mean_loss(states, self._items[digest])
         self._kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, json.dumps(found))
         return found
 
     def _states(
-        self, method: Personalizer, chosen: Best, number: int, digest: str
+        self, method: Personalizer, best: Best, number: int, digest: str
     ) -> list[UserState]:
         """A user's state as it would be with each stranger's history.
 
@@ -131,7 +126,7 @@ class Controls:
             ValueError: none could be made.
         """
         trainings = self._arena.trainings
-        configuration = configuration_of(method, chosen.configuration)
+        configuration = configuration_of(method, best.configuration)
         shared = trainings.shared(method, configuration, number)
         own = trainings.task(method, digest, configuration, number, shared)
         tasks = [self._in_place_of(own, stranger) for stranger in self._drawn[digest]]

@@ -18,8 +18,8 @@ from cluster.burden import extra_tokens, pace_ratios, parameters, stored_bytes
 from cluster.entrant import Entrant, configuration_of
 from cluster.measuring import Found, Subject, anchors_of, have_labels, measure
 from cluster.trainings import Trained
-from cluster.tuning import best_of
-from cluster.unit import BASE, Unit, told
+from cluster.tuning import chosen
+from cluster.unit import BASE, Unit
 from cluster.verdicts import keep
 from models.catalog import personalizer
 from models.history import Histories
@@ -58,9 +58,11 @@ def final(arena: Arena, unit: Unit) -> Own:
     """An entrant under a seed: trained with each user's best configuration, then scored once."""
     entrant = arena.entrant(unit)
     method = personalizer(entrant.method, arena.terms.encoder)
-    best = best_of(arena.units.read(Unit("bare")), told(arena.units, entrant.label))
-    chosen = {digest: of.configuration for digest, of in best.items() if of is not None}
-    wanted = {digest: configuration_of(method, of) for digest, of in chosen.items()}
+    wanted = {
+        digest: configuration_of(method, best.configuration)
+        for digest, best in chosen(arena.units, entrant).items()
+        if best is not None
+    }
     trained = arena.trainings.train(method, wanted, unit.number)
     digests = list(trained.states)
     subjects = _tested(arena)

@@ -20,7 +20,7 @@ from cluster.pooled import POOLED, Counts, mean_counts
 from cluster.results import Measured
 from cluster.standing import Cost, Row, Standing, Values
 from cluster.terms import Terms
-from cluster.tuning import best_of, refusal
+from cluster.tuning import chosen, refusal
 from cluster.unit import BASE, ORIGINAL, Unit, Units, told
 
 Content = Mapping[str, Any]
@@ -114,7 +114,6 @@ def _row(
 ) -> Row:
     bare = measured_of(base["users"])
     finals = [units.read(Unit("final", entrant.label, n)) for n in range(terms.seeds)]
-    chosen = best_of(units.read(Unit("bare")), trials)
     seeds = [{**bare, **measured_of(final["users"])} for final in finals]
     return Row(
         label=entrant.label,
@@ -122,7 +121,7 @@ def _row(
         counts=counts_of(seeds),
         cost=_cost(terms, units, entrant, finals, trials),
         trials=len(trials),
-        on_base=sum(best is None for best in chosen.values()),
+        on_base=sum(best is None for best in chosen(units, entrant).values()),
         failed=sum("failed" in own for final in finals for own in final["users"].values()),
         failed_trials=sum(
             own["loss_nats"] is None for trial in trials for own in trial["users"].values()

@@ -3,7 +3,8 @@
 One rule holds for all entrants. Every trial is one training at the same budget; the best is the one
 of the lowest validation loss; one that isn't below the base's own loss is no gain, and the user is
 answered by the base, as in a search. The main method's sampler sees ROUGE-L of validation answers
-beside the loss, as in a search, but ROUGE-L decides nothing here.
+beside the loss, as in a search, but ROUGE-L decides nothing here. Where users share a part, it is
+one part for all of them: the trial that is best on average is everybody's.
 
 A method with options of its own tries the same few for every user, drawn from its space. The main
 method proposes for each user from that user's own trials: an initial design, at most half, then a
@@ -16,10 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from cluster.entrant import Entrant, is_searched
 from cluster.experiment import seed_of
+from cluster.unit import Unit, Units, told
 from cluster.users import Searched
 from models.catalog import personalizer
 from models.options import drawn
@@ -62,7 +65,7 @@ def proposed(
     space: SearchSpace,
     users: Sequence[Searched],
     bare: Content,
-    told: Sequence[Content],
+    earlier: Sequence[Content],
     seed: int,
 ) -> dict[str, Configuration]:
     """What each user tries in the trial of a number; one whose space has run out is left out.
@@ -74,7 +77,7 @@ def proposed(
         space: of layers, ranks and learning rates on this base.
         users: all of them.
         bare: the base's own outcome.
-        told: the outcomes of the entrant's earlier trials, where it is searched.
+        earlier: the outcomes of the entrant's earlier trials, where it is searched.
         seed: the comparison's.
     """
     if not is_searched(method):
@@ -87,7 +90,7 @@ def proposed(
         anchor = _observation(BASE_CONFIG, bare["users"][user.digest])
         trials = [
             _observation(MemoryConfig.from_json(own["configuration"]), own)
-            for content in told
+            for content in earlier
             if (own := content["users"].get(user.digest)) is not None
         ]
         reference = _reference(anchor, trials, initial)
@@ -100,12 +103,34 @@ def proposed(
     return found
 
 
-def best_of(bare: Content, told: Sequence[Content]) -> dict[str, Best | None]:
+def chosen(units: Units, entrant: Entrant) -> dict[str, Best | None]:
+    """By digest, the trial that an entrant's user is trained with again; None for the base.
+
+    All of the entrant's trials are done.
+    """
+    bare, trials = units.read(Unit("bare")), told(units, entrant.label)
+    if not shares(units, entrant):
+        return best_of(bare, trials)
+    number = _best_for_all(bare, trials)
+    alone = best_of(bare, trials[number : number + 1])
+    return {
+        digest: None if best is None else Best(number, best.configuration)
+        for digest, best in alone.items()
+    }
+
+
+def shares(units: Units, entrant: Entrant) -> bool:
+    """Whether an entrant has learned something that its users share."""
+    done = (each["unit"] for each in units.every())
+    return any((unit["kind"], unit["entrant"]) == ("shared", entrant.method) for unit in done)
+
+
+def best_of(bare: Content, trials: Sequence[Content]) -> dict[str, Best | None]:
     """Each user's best trial; None where none is better than the base."""
     found: dict[str, Best | None] = {}
     for digest, base in bare["users"].items():
         least, best = base["loss_nats"], None
-        for number, content in enumerate(told):
+        for number, content in enumerate(trials):
             own = content["users"].get(digest)
             loss = None if own is None else own["loss_nats"]
             if loss is not None and loss < least:
@@ -114,11 +139,25 @@ def best_of(bare: Content, told: Sequence[Content]) -> dict[str, Best | None]:
     return found
 
 
-def refusal(told: Sequence[Content]) -> str | None:
+def _best_for_all(bare: Content, trials: Sequence[Content]) -> int:
+    """The trial with the lowest mean loss, where whoever is better off with the base has that."""
+
+    def mean_loss(content: Content) -> float:
+        users = content["users"]
+        return fmean(
+            min(base["loss_nats"], math.inf if own is None else own)
+            for digest, base in bare["users"].items()
+            for own in [users.get(digest, {}).get("loss_nats")]
+        )
+
+    return min(range(len(trials)), key=lambda number: mean_loss(trials[number]))
+
+
+def refusal(trials: Sequence[Content]) -> str | None:
     """Why an entrant can't take part: none of its trials gave any user a loss; else None."""
-    if any(own["loss_nats"] is not None for each in told for own in each["users"].values()):
+    if any(own["loss_nats"] is not None for each in trials for own in each["users"].values()):
         return None
-    reasons = [each["refused"] for each in told if each.get("refused")]
+    reasons = [each["refused"] for each in trials if each.get("refused")]
     return str(reasons[0]) if reasons else "no training of any user ended well"
 
 

@@ -132,8 +132,7 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def better(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets every user's first trial that has a loss be the best, so that states are tested."""
-    monkeypatch.setattr("cluster.finals.best_of", _first_with_a_loss)
-    monkeypatch.setattr("cluster.tally.best_of", _first_with_a_loss)
+    monkeypatch.setattr("cluster.tuning.best_of", _first_with_a_loss)
 
 
 def _first_with_a_loss(bare, trials):  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ from cluster.entrant import (
 )
 from cluster.experiment import Experiment
 from cluster.terms import Terms
-from cluster.tuning import Best, best_of, proposed, refusal, trial_count
-from cluster.unit import Unit
+from cluster.tuning import Best, best_of, chosen, proposed, refusal, trial_count
+from cluster.unit import Unit, Units
 from cluster.users import Searched
 from models.catalog import PERSONALIZERS, personalizer
 from search.pareto import LOSS, ROUGE_L, reference_point
@@ -49,6 +50,22 @@ def test_the_best_trial_is_the_one_of_the_lowest_loss_below_the_bases() -> None:
         content(a=own(2.4, x=3), b=own(None, x=3)),
     ]
     assert best_of(bare, trials) == {"a": Best(1, {"x": 2}), "b": None, "c": Best(1, {"x": 2})}
+
+
+def test_users_who_share_a_part_share_the_trial_that_is_best_on_average(tmp_path: Path) -> None:
+    units, pplug = Units(tmp_path), Entrant("pplug", "pplug", 3)
+    units.write(Unit("bare"), content(a=own(3.0), b=own(2.0), c=own(2.0)))
+    trials = [
+        content(a=own(2.0, x=1), b=own(2.5, x=1), c=own(1.9, x=1)),  # mean 1.97: b has the base
+        content(a=own(2.9, x=2), b=own(1.0, x=2), c=own(1.8, x=2)),  # mean 1.90
+        content(a=own(1.0, x=3), b=own(None, x=3), c=own(2.1, x=3)),  # mean 1.67
+    ]
+    for number, trial in enumerate(trials):
+        units.write(Unit("trial", "pplug", number), trial)
+    each = {"a": Best(2, {"x": 3}), "b": Best(1, {"x": 2}), "c": Best(1, {"x": 2})}
+    assert chosen(units, pplug) == each
+    units.write(Unit("shared", "pplug", 0, "{}"), {})
+    assert chosen(units, pplug) == {"a": Best(2, {"x": 3}), "b": None, "c": None}
 
 
 def test_an_entrant_is_refused_only_where_nothing_of_it_worked() -> None:
