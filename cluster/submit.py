@@ -1,7 +1,8 @@
 """Runs a milpa command on a cluster, through Ray's job server: code up, logs down, exit code back.
 
-It knows no command of milpa's and reads no data: what a command names (data, base, run) must lie
-where the cluster's nodes see it. What travels is this program's own source and nothing else, so a
+It reads no data: what a command names (data, base, run) must lie where the cluster's nodes see it.
+A job's command line is there for everybody who sees the cluster's jobs, so a command that names a
+user is refused. What travels is this program's own source and nothing else, so a
 folder of runs beside it can't leave the machine.
 
 The job server runs whatever it is sent. So a cluster should ask for a token, and the token is
@@ -30,6 +31,7 @@ Write = Callable[[str], None]
 
 SOURCE = ("cluster", "examples", "models", "search", "serve", "milpa.py")
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+_NAMING = ("export", "forget", "withdraw")  # commands whose arguments name a user
 _POLL_SECONDS = 0.5
 _STOPPED_EXIT_CODE = 130
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&](ssl)?password=")
@@ -46,8 +48,8 @@ def submit(address: str, arguments: Sequence[str], follow: bool = True) -> int:
             return 0 at once.
 
     Raises:
-        ValueError: the address isn't a dashboard's, an argument holds a password, or the job
-            server refused the job.
+        ValueError: the address isn't a dashboard's, an argument holds a password or names a user,
+            or the job server refused the job.
         PermissionError: the cluster asks for a token that wasn't given or is another one.
         OSError: nobody answers at the address.
     """
@@ -56,6 +58,12 @@ def submit(address: str, arguments: Sequence[str], follow: bool = True) -> int:
             "expected no password in a job's arguments, which everybody reads who sees the "
             "cluster's jobs; set PGPASSWORD on its nodes, or name a file there: "
             "postgresql://USER@HOST/DATABASE?passfile=/PATH"
+        )
+    if arguments[:1] and arguments[0] in _NAMING:
+        raise ValueError(
+            f"expected a command that names no user, got {arguments[0]!r}: everybody reads a job's "
+            f"arguments who sees the cluster's jobs; run `milpa {arguments[0]}` on a machine that "
+            "has the run's folder"
         )
     return run_job(address, shlex.join(["python", "-m", "milpa", *arguments]), follow)
 

@@ -190,6 +190,12 @@ def test_a_password_is_no_part_of_a_job_that_everybody_can_read(word: str) -> No
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("command", ["export", "forget", "withdraw"])
+def test_a_user_is_named_in_no_job(command: str) -> None:
+    with pytest.raises(ValueError, match=rf"names no user, got '{command}'.*run `milpa {command}`"):
+        submit("http://127.0.0.1:1", [command, "run", "ann@work"])
+
+
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:8265", "ray://127.0.0.1:10001"])
 def test_an_address_that_is_no_dashboards_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="expected a dashboard's"):
