@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cluster.experiment import experiment_from, flags
+from cluster.experiment import Dtype, experiment_from, flags
 from cluster.judge import Endpoint, JudgeModel, JudgeUrl
 from cluster.process import set_up
 
@@ -127,6 +127,9 @@ def compare(
     items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
     strangers: Annotated[int | None, typer.Option(help="With --run: strangers a user; 4.")] = None,
     users: Annotated[int | None, typer.Option(help="How many; 12, with --run all.")] = None,
+    skip: Annotated[
+        int | None, typer.Option(help="Users of an earlier one of this seed; 0.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,
     default_budget: Annotated[
@@ -142,10 +145,7 @@ def compare(
         Literal["response", "query", "both"] | None,
         typer.Option(help="Which text is the user's own; response."),
     ] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "8bit", "4bit"] | None,
-        typer.Option(help="The base's numbers; auto."),
-    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="The base's numbers; auto.")] = None,
     injection_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     tuning_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     epoch_tokens: Annotated[int | None, typer.Option(help="As for search; 8192.")] = None,
@@ -165,7 +165,7 @@ def compare(
         "users": users, "seeds": seeds, "trials": trials, "default_budget": default_budget,
         "min_items": min_items, "population": population, "user_said": user_said, "dtype": dtype,
         "injection_epochs": injection_epochs, "tuning_epochs": tuning_epochs,
-        "epoch_tokens": epoch_tokens, "encoder": encoder,
+        "epoch_tokens": epoch_tokens, "encoder": encoder, "skip": skip,
     }  # fmt: skip
     of_methods = {name: value for name, value in set_for_methods.items() if value is not None}
     given = {"data": data, "base": base, "methods": methods}

@@ -3,6 +3,7 @@
 real_users          a search and its comparison on users of a data set
 ablations           the paper's ablations on the same users and seeds
     ablation_table      each beside the whole space
+agreement           two comparisons on different users: whether their orders agree
 leaks               the comparison on permuted histories: no method may gain by a stranger's
     permuted            such data
     controls            what each method gives without the user's history

@@ -84,7 +84,7 @@ def prepared(terms: Terms, folder: RunFolder, rows: tuple[Entrant, ...]) -> Cont
     else:  # new, or killed before it was settled what stands there
         shutil.rmtree(folder.population, ignore_errors=True)
         histories = quizzes.histories(terms.data, folder.data, terms.user_said)
-        choice = choose(histories, terms.experiment(), folder.key())
+        choice = choose(histories, terms.experiment(), folder.key(), terms.skip)
         _check_users(terms, choice)
         choice.save(folder.path)
     return Contest(terms, folder, histories, choice, rows)
@@ -93,8 +93,9 @@ def prepared(terms: Terms, folder: RunFolder, rows: tuple[Entrant, ...]) -> Cont
 def _check_users(terms: Terms, choice: Choice) -> None:
     between = sum(user.by_session for user in choice.searched)
     if between < terms.users:
+        skipped = f" beside the {terms.skip} of --skip" if terms.skip else ""
         raise ValueError(
             f"--users: expected {terms.users} users with {terms.min_items} items or more whose "
-            f"history can be split between sessions, got {between}: give fewer, or a lower "
-            "--min-items"
+            f"history can be split between sessions, got {between}{skipped}: give fewer, or a "
+            "lower --min-items"
         )

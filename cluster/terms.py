@@ -19,7 +19,7 @@ from models.personalizer import Budget
 _FREE = {"methods", "default_budget"}
 _LOWEST = {
     "users": 1, "seeds": 1, "trials": 1, "min_items": 1, "items": 1, "seed": 0,
-    "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1,
+    "injection_epochs": 0, "tuning_epochs": 0, "epoch_tokens": 1, "skip": 0,
 }  # fmt: skip
 
 
@@ -29,7 +29,8 @@ class Terms:
 
     `trials` is what each tunes with, on its own space; `default_budget` adds the main method as a
     row with the trials it has in a search. `items` bounds how many test items are answered.
-    `encoder` is whose vectors methods learn with that read texts as vectors.
+    `encoder` is whose vectors methods learn with that read texts as vectors. `skip` leaves out the
+    users who are drawn first: those of a comparison with as many users and this seed.
 
     Raises:
         ValueError: a number out of its range.
@@ -52,6 +53,7 @@ class Terms:
     tuning_epochs: int = 3
     epoch_tokens: int = 8192
     encoder: str = BASE
+    skip: int = 0
 
     def __post_init__(self) -> None:
         for name, least in _LOWEST.items():

@@ -66,8 +66,8 @@ class Choice:
         )
 
 
-def choose(histories: Histories, experiment: Experiment, key: bytes) -> Choice:
-    """Draws the users to search.
+def choose(histories: Histories, experiment: Experiment, key: bytes, skip: int = 0) -> Choice:
+    """Draws the users to search; so many as are skipped come first in the draw, and are others.
 
     Raises:
         ValueError: there is none to search.
@@ -80,7 +80,7 @@ def choose(histories: Histories, experiment: Experiment, key: bytes) -> Choice:
     ]
     enough = [user for user, pairs in counts.items() if pairs >= experiment.min_items]
     random.Random(seed_of(experiment.seed, "users")).shuffle(enough)
-    drawn = _drawn(histories, enough, experiment.users, left_out)
+    drawn = _drawn(histories, enough, experiment.users, left_out, skip)
     if not drawn:
         most = max(counts.values(), default=0)
         raise ValueError(
@@ -95,16 +95,21 @@ def choose(histories: Histories, experiment: Experiment, key: bytes) -> Choice:
 
 
 def _drawn(
-    histories: Histories, users: list[str], count: int | None, left_out: list[LeftOut]
+    histories: Histories,
+    users: list[str],
+    count: int | None,
+    left_out: list[LeftOut],
+    skip: int,
 ) -> list[tuple[str, bool]]:
     """(user, whether split between sessions), those that are first; all if no count is given."""
+    end = None if count is None else skip + count
     first: list[tuple[str, bool]] = []
     others: list[tuple[str, bool]] = []
     for user, by_session in _split(histories, users, left_out):
         (first if by_session else others).append((user, by_session))
-        if len(first) == count:
+        if len(first) == end:
             break
-    return [*first, *others][:count]
+    return [*first, *others][skip:end]
 
 
 def _split(

@@ -51,6 +51,15 @@ def test_others_fill_up_and_are_marked(histories: Histories) -> None:
     assert set(marked) < set(AT_ONCE)
 
 
+def test_users_who_are_skipped_are_those_of_an_earlier_draw(histories: Histories) -> None:
+    known, experiment = ids(chosen(histories, users=3)), Experiment("data", "base", users=3)
+    aside = choose(histories, experiment, KEY, skip=3)
+    assert len(ids(aside)) == 3
+    assert not set(ids(aside)) & set(known)
+    assert sum(user.by_session for user in aside.searched) == 2  # all that are left
+    assert not set(ids(aside)) & {user.user_id for user in aside.left_out}
+
+
 def test_all_with_enough_items_are_searched_when_no_number_is_given(histories: Histories) -> None:
     assert ids(chosen(histories)) == sorted([*IN_SESSIONS, *AT_ONCE])
 
