@@ -23,8 +23,9 @@ from typing import Literal, Protocol
 
 from cluster.chosen import Chosen
 from cluster.facts import ORDER, pooled
+from cluster.pooled import POOLED, PooledMetric, pooled_interval
 from cluster.results import Measured, Recall
-from models.gain import paired_interval
+from models.gain import Interval, paired_interval
 
 Model = Literal["original", "base", "own", "strangers"]
 MODELS: tuple[Model, ...] = ("original", "base", "own", "strangers")
@@ -152,12 +153,21 @@ class Comparison:
             row = {model: _known([user.value(metric, model) for user in users]) for model in MODELS}
             if means := {model: fmean(values) for model, values in row.items() if values}:
                 table[metric.name] = means
+        for of_all in POOLED:
+            counts = {model: _counted(of_all, users, model) for model in MODELS}
+            if of_items := {m: of_all.value([*own.values()]) for m, own in counts.items() if own}:
+                table[of_all.name] = of_items
         return table
 
     def contrasts(self, users: Sequence[Compared]) -> list[Contrast]:
         """Every metric's difference of every pair of models that was measured."""
         found = [
-            contrast(metric, of, to, users, self.seed) for of, to in PAIRS for metric in METRICS
+            each
+            for of, to in PAIRS
+            for each in (
+                *(contrast(metric, of, to, users, self.seed) for metric in METRICS),
+                *(_pooled_contrast(metric, of, to, users, self.seed) for metric in POOLED),
+            )
         ]
         return [each for each in found if each is not None]
 
@@ -186,7 +196,38 @@ def contrast(
     known = [(value, user) for value, user in pairs if value is not None]
     if not known:
         return None
-    interval = paired_interval([value for value, _ in known], seed)
+    return _contrast(metric, of, to, known, paired_interval([value for value, _ in known], seed))
+
+
+def _pooled_contrast(
+    metric: PooledMetric, of: Model, to: Model, users: Sequence[Compared], seed: int
+) -> Contrast | None:
+    own, its = (_counted(metric, users, model) for model in (of, to))
+    both = [user for user in users if user.digest in own and user.digest in its]
+    if not both:
+        return None
+    ours, theirs = ([each[user.digest] for user in both] for each in (own, its))
+    pairs = zip(ours, theirs, both, strict=True)
+    known = [(metric.value([a]) - metric.value([b]), user) for a, b, user in pairs]
+    return _contrast(metric, of, to, known, pooled_interval(metric, ours, theirs, seed))
+
+
+def _counted(
+    metric: PooledMetric, users: Sequence[Compared], model: Model
+) -> dict[str, tuple[float, ...]]:
+    """By digest, the counts of the users who have them."""
+    found = {u.digest: metric.read(u.measured[model]) for u in users if model in u.measured}
+    return {digest: counts for digest, counts in found.items() if counts is not None}
+
+
+def _contrast(
+    metric: Printed,
+    of: Model,
+    to: Model,
+    known: Sequence[tuple[float, Compared]],
+    interval: Interval,
+) -> Contrast:
+    """Of users' own differences, and the interval of all."""
     sign = -1 if metric.less_is_better else 1
     worst, worst_user = min(known, key=lambda pair: sign * pair[0])
     return Contrast(

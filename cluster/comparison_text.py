@@ -13,10 +13,12 @@ from rich.text import Text
 from cluster import wording
 from cluster.comparison import METRICS, MODELS, Compared, Comparison, Contrast, Printed, chance
 from cluster.grid import Grid
+from cluster.pooled import POOLED
 
-METRIC = {metric.name: metric for metric in METRICS}
+_EVERY: tuple[Printed, ...] = (*METRICS, *POOLED)
+METRIC = {metric.name: metric for metric in _EVERY}
 _NAME_LENGTH = 40
-_OF_ANSWERS = ("ROUGE-L", "recall, all")  # shown for every user
+_OF_ANSWERS = [metric for metric in METRICS if metric.name in ("ROUGE-L", "recall, all")]
 
 
 def markdown(comparison: Comparison) -> str:
@@ -108,7 +110,7 @@ def _contrasts(contrasts: Sequence[Contrast], title: str) -> Grid:
 
 
 def _losses(users: Sequence[Compared]) -> Grid:
-    loss = METRIC["loss"]
+    loss = METRICS[0]
     rows = [
         (
             _named(user),
@@ -124,7 +126,7 @@ def _losses(users: Sequence[Compared]) -> Grid:
 
 
 def _answers(users: Sequence[Compared]) -> Grid:
-    columns = [(METRIC[name], model) for name in _OF_ANSWERS for model in MODELS[1:]]
+    columns = [(metric, model) for metric in _OF_ANSWERS for model in MODELS[1:]]
     rows = [
         (
             _named(user),

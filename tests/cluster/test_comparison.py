@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from cluster.chosen import Chosen
 from cluster.comparison import METRICS, Compared, Comparison, contrast, mean_of
 from cluster.comparison_text import grids, markdown, show
 from cluster.results import Measured, Recall
@@ -59,6 +60,30 @@ def test_of_what_should_be_great_the_least_is_worst() -> None:
     assert found is not None
     assert found.worst == pytest.approx(-0.2)
     assert (found.better, found.worst_user) == (1, "b")
+
+
+def picked(*squares: float) -> Measured:
+    """Ratings that were so many steps off, squared."""
+    mean = sum(squares) / len(squares)
+    chosen = Chosen(len(squares), 0.5, 0.2, mae=1.0, mse=mean)
+    return Measured(1.0, 1, chosen=chosen)
+
+
+def test_what_is_of_all_items_at_once_is_no_mean_over_users() -> None:
+    users = (
+        replace(USERS[0], measured={"base": picked(9.0), "own": picked(1.0)}),
+        replace(USERS[1], measured={"base": picked(1.0, 0.0, 3.0), "own": picked(4.0, 4.0, 4.0)}),
+        replace(USERS[2], measured={"base": one(2.0), "own": picked(0.0)}),  # no picks of the base
+    )
+    means = comparison(users).means(users)["RMSE"]
+    assert means == {"base": (13 / 4) ** 0.5, "own": (13 / 5) ** 0.5}
+    found = next(c for c in comparison(users).contrasts(users) if c.metric == "RMSE")
+    assert (found.of, found.to, found.users) == ("own", "base", 2)
+    assert found.mean == pytest.approx((13 / 4) ** 0.5 - (13 / 4) ** 0.5)
+    assert (found.better, found.worst_user) == (1, "b")
+    assert found.worst == pytest.approx(2.0 - (4 / 3) ** 0.5)
+    text = markdown(comparison(users))
+    assert "own - base: RMSE" in text
 
 
 def test_users_without_a_number_are_left_out_of_its_contrast() -> None:
