@@ -55,7 +55,12 @@ class _Baseline:
 
 
 def expected_improvement(
-    surrogate: Surrogate, X: Array, X_pending: Array, reference: Array, seed: int
+    surrogate: Surrogate,
+    X: Array,
+    X_pending: Array,
+    reference: Array,
+    seed: int,
+    draws: int = DRAWS,
 ) -> Callable[[Array], Array]:
     """NEHVI, as a function from `c x d` candidates to their `c` values.
 
@@ -65,11 +70,13 @@ def expected_improvement(
         X_pending: `p x d`, what is asked and not told.
         reference: `m`, where bigger is better, in the objectives' own scale.
         seed: of the draws.
+        draws: how many of the baseline, over all members; of each at least `FEWEST_DRAWS`, or
+            so many if that is fewer. The cost is in proportion.
     """
     corner = surrogate.standardised(reference)
     rows = torch.as_tensor(np.concatenate([X, X_pending]))
     with torch.no_grad():
-        drawn, baselines = _drawn(surrogate, rows, corner, seed)
+        drawn, baselines = _drawn(surrogate, rows, corner, seed, draws)
         cells = _cells(drawn, corner)
 
     def values(candidates: Array) -> Array:
@@ -84,12 +91,12 @@ def expected_improvement(
 
 
 def _drawn(
-    surrogate: Surrogate, X: Tensor, corner: Tensor, seed: int
+    surrogate: Surrogate, X: Tensor, corner: Tensor, seed: int, draws: int
 ) -> tuple[Tensor, list[_Baseline]]:
     """`M x S x n x m` joint draws at the rows that are on the front in any, and their baselines."""
     posteriors = [_moments(model, X) for model in surrogate.model.models]
     members = max(len(mean) for mean, _ in posteriors)
-    count = max(FEWEST_DRAWS, DRAWS // members)
+    count = max(min(FEWEST_DRAWS, draws), draws // members)
     normal = draw_sobol_normal_samples(len(X) * len(posteriors), count, seed=seed, dtype=X.dtype)
     numbers = normal.reshape(count, len(posteriors), len(X)).permute(1, 2, 0)  # m x n x S
     drawn = torch.stack(

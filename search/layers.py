@@ -55,6 +55,13 @@ class LayerSets:
             near = [spread(every, len(layers) + step) for step in (-1, 1)]
         return [other for other in near if other != layers and other in self]
 
+    def exchanges(self, layers: Layers) -> list[Layers]:
+        """The sets with another layer in the place of one; none where layers are not searched."""
+        if not self.search_layers:
+            return []
+        others = [layer for layer in range(self.layer_count) if layer not in layers]
+        return [tuple(sorted({*layers} - {old} | {new})) for old in layers for new in others]
+
 
 def spread(layers: Sequence[int], count: int) -> tuple[int, ...]:
     """All of the sorted layers, or `count` of them, evenly spaced from the first to the last.

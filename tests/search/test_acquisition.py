@@ -69,6 +69,54 @@ def test_local_search_climbs_where_the_pool_is_poor() -> None:
     assert beside in space.neighbours(top)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_local_search_finds_a_higher_hill_of_another_rank(seed: int) -> None:
+    """What is known lies on one hill; from there every step towards the other leads down."""
+    space = SearchSpace(16, ranks=(8, 16, 32, 64), learning_rates=(1e-4, 1e-3, 1e-2))
+    known, top = MemoryConfig(tuple(range(10)), 32, 1e-3), MemoryConfig((1, 3, 5, 7), 64, 1e-3)
+
+    def away(config: MemoryConfig, other: MemoryConfig) -> float:
+        steps = len({*config.layers} ^ {*other.layers})
+        return steps + 4 * (config.rank != other.rank) + (config.learning_rate != 1e-3)
+
+    def value(configs: Sequence[MemoryConfig]) -> np.ndarray:
+        hills = [(9 - away(c, known), 12 - 2 * away(c, top), 0.0) for c in configs]
+        return np.array([max(heights) for heights in hills])
+
+    starts = [known, *space.neighbours(known)[:3]]
+    generator = np.random.default_rng(seed)
+    assert local_search(value, space, (), starts=starts, generator=generator) == top
+
+
+def test_local_search_goes_by_the_value_and_not_by_its_screen() -> None:
+    space = SearchSpace(16, ranks=(8, 16, 32), learning_rates=(1e-3,))
+    top = MemoryConfig((2, 3, 5, 7), 16, 1e-3)
+    valued: list[MemoryConfig] = []
+
+    def away(configs: Sequence[MemoryConfig]) -> np.ndarray:
+        return np.array([len({*c.layers} ^ {*top.layers}) + (c.rank != 16) for c in configs])
+
+    def value(configs: Sequence[MemoryConfig]) -> np.ndarray:
+        valued.extend(configs)
+        return -away(configs)
+
+    def screen(configs: Sequence[MemoryConfig]) -> np.ndarray:
+        """Its top is one step from the true one."""
+        return -away(configs) + 1.5 * np.array([c.layers == (2, 3, 5, 7, 9) for c in configs])
+
+    generator = np.random.default_rng(0)
+    found = local_search(value, space, (), generator=generator, screen=screen)
+    assert found == top
+    assert len(valued) < 250  # of 196,605
+
+
+def test_exchanges_put_another_layer_in_the_place_of_one() -> None:
+    sets = SearchSpace(4, ranks=(8,), learning_rates=(1e-3,)).sets
+    assert sets.exchanges((0, 3)) == [(1, 3), (2, 3), (0, 1), (0, 2)]
+    assert sets.exchanges((0, 1, 2, 3)) == []
+    assert SearchSpace(4, search_layers=False).sets.exchanges((0, 3)) == []
+
+
 def test_local_search_looks_beside_its_starts() -> None:
     space = SearchSpace(30)
     start = MemoryConfig((3,), 8, 1e-4)
