@@ -140,9 +140,9 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"--out: {self.path} is no folder; choose another name")
         if not resume and self.path.is_dir() and any(self.path.iterdir()):
-            raise FileExistsError(
-                f"--out: {self.path} exists; go on with --resume, or choose another folder"
-            )
+            is_run = (self.path / "key").is_file()
+            held = "holds a run; go on with --resume, or" if is_run else "holds something else;"
+            raise FileExistsError(f"--out: {self.path} {held} choose another folder")
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.chmod(0o700)
         self.key()

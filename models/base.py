@@ -215,7 +215,8 @@ def check(source: str | Path, dtype: str = "auto") -> None:
         OSError: nothing to load at that path or name.
     """
     if Path(source).is_absolute() and not Path(source).is_dir():
-        raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}")
+        why = "a file: give its folder" if Path(source).is_file() else "nothing there"
+        raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}, {why}")
     require(dtype)
     loading.configuration(str(source))
     loading.tokenizer(str(source))

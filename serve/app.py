@@ -241,6 +241,27 @@ def _check(settings: Settings, host: str, address: str | None) -> None:
         log.warning("no key file: listening on loopback only, where everybody may speak as anybody")
 
 
+def _start(folder: str, settings: Mapping[str, Any]) -> None:
+    """Starts a Ray of our own.
+
+    Raises:
+        OSError: it doesn't start.
+    """
+    try:
+        ray.init(
+            address="local",
+            num_cpus=1,  # Ray starts this many workers before any is asked for
+            object_store_memory=_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=folder,
+            **settings,
+        )
+    except Exception as error:  # Ray raises a bare one where its processes take half a minute
+        raise OSError(
+            f"expected Ray to start here, got: {error} On a busy machine try again"
+        ) from error
+
+
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """A Ray of our own, or an existing cluster's."""
@@ -258,14 +279,7 @@ def _connected(address: str | None) -> Iterator[None]:
     # NOTE: Ray opens its temporary folder to everybody (mode 0777), so it lies in a private one.
     folder = tempfile.mkdtemp(prefix="milpa-", dir="/tmp")  # mode 0700
     try:
-        ray.init(
-            address="local",
-            num_cpus=1,  # Ray starts this many workers before any is asked for
-            object_store_memory=_STORE_BYTES,
-            include_dashboard=False,
-            _temp_dir=f"{folder}/ray",
-            **quiet,
-        )
+        _start(f"{folder}/ray", quiet)
         yield
     finally:
         ray.shutdown()

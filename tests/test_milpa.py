@@ -127,7 +127,9 @@ def test_a_comparison_of_nothing_or_of_both_is_refused(
     [
         ("data", "/no/such/data", "/no/such/data"),
         ("base", "/no/such/base", "expected a base's folder or hub name, got '/no/such/base'"),
+        ("base", __file__, "a file: give its folder"),
         ("trials", 0, "--trials: expected at least 1, got 0"),
+        ("ranks", 0, "--ranks, --learning-rates: expected ranks above 0"),
         ("sampler", "magic", "'magic' is not one of 'map-saas'"),
         ("preset", "huge", "'huge' is not one of 'scale', 'demo', 'paper'"),
         ("min-items", 99, "lower --min-items or give more data"),
@@ -215,7 +217,7 @@ def test_a_folder_that_exists_is_refused_and_kept(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert "go on with --resume" in refused(capsys, *search(place, out=tmp_path))
+    assert "holds something else" in refused(capsys, *search(place, out=tmp_path))
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
