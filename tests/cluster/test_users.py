@@ -102,7 +102,7 @@ def test_why_nobody_is_usable_is_told_apart(tmp_path: Path) -> None:
         return str(refused.value)
 
     assert "rename that field 'query'" in refusal("prompt", 40)
-    assert "which takes 14), got none: the longest history has 12" in refusal("query", 12)
+    assert "(14 items with a query, " in refusal("query", 12)
 
 
 def test_the_choice_is_kept_and_a_user_can_be_taken_out(
