@@ -138,6 +138,12 @@ class Base:
         return {name: _features(module) for name, module in self.attention[layer].items()}
 
     @property
+    def per_rank(self) -> tuple[int, ...]:
+        """Weights of a LoRA on each layer's feed-forward matrices, for each unit of its rank."""
+        layers = (self.matrix_shapes(layer).values() for layer in range(self.layer_count))
+        return tuple(sum(i + o for i, o in shapes) for shapes in layers)
+
+    @property
     def places(self) -> dict[str, tuple[int, int]]:
         """(features in, features out) of every matrix that a LoRA may be added to, by full name."""
         layers = range(self.layer_count)
