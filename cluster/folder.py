@@ -109,7 +109,10 @@ class RunFolder:
             FileNotFoundError: there is none.
         """
         if not (self.path / "key").is_file():
-            raise FileNotFoundError(f"expected the folder of a search, got {self.path}")
+            raise FileNotFoundError(
+                f"expected the folder of a search, got {self.path}, which holds none; give what "
+                "was its --out"
+            )
 
     def key(self) -> bytes:
         """The key of user digests, drawn when first asked for.

@@ -128,6 +128,7 @@ def test_a_comparison_of_nothing_or_of_both_is_refused(
         ("data", "/no/such/data", "/no/such/data"),
         ("base", "/no/such/base", "expected a base's folder or hub name, got '/no/such/base'"),
         ("base", __file__, "a file: give its folder"),
+        ("population", "nobody.jsonl", "--population: expected auto, off, or a file that is"),
         ("trials", 0, "--trials: expected at least 1, got 0"),
         ("ranks", 0, "--ranks, --learning-rates: expected ranks above 0"),
         ("sampler", "magic", "'magic' is not one of 'map-saas'"),
