@@ -146,7 +146,12 @@ class RunFolder:
             is_run = (self.path / "key").is_file()
             held = "holds a run; go on with --resume, or" if is_run else "holds something else;"
             raise FileExistsError(f"--out: {self.path} {held} choose another folder")
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise OSError(
+                f"--out: can't make {self.path}: {error.strerror}; choose another place"
+            ) from error
         self.path.chmod(0o700)
         self.key()
 

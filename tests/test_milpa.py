@@ -276,6 +276,22 @@ def test_a_memory_is_withdrawn_and_an_unknown_user_named(
     assert "'bob'" in refused(capsys, "withdraw", folder.path, "bob")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["examples", "--out", "{}", "--users", "-1"], "--users: expected at least 1, got -1"),
+        (["examples", "--out", __file__], "is no folder; choose another name"),
+        (["pretrain", "--data", "x", "--out", __file__], "expected a new or empty folder"),
+        (["search", "--data", "x", "--base", "y", "--out", "/proc/x"], "can't make /proc/x"),
+        (["report", "--run", "{}/nothing"], "expected the folder of a finished search; check"),
+    ],
+)
+def test_places_and_numbers_that_cannot_be_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert says.lower() in refused(capsys, *(word.format(tmp_path) for word in words)).lower()
+
+
 def test_example_users_are_written(tmp_path: Path) -> None:
     words = ["examples", "--out", str(tmp_path), "--users", "1", "--population", "1"]
     assert CliRunner().invoke(milpa.app, words).exit_code == 0
