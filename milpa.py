@@ -127,9 +127,7 @@ def compare(
     items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
     strangers: Annotated[int | None, typer.Option(help="With --run: strangers a user; 4.")] = None,
     users: Annotated[int | None, typer.Option(help="How many; 12, with --run all.")] = None,
-    skip: Annotated[
-        int | None, typer.Option(help="Users of an earlier one of this seed; 0.")
-    ] = None,
+    skip: Annotated[int | None, typer.Option(help="Leave out so many drawn first; 0.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,
     default_budget: Annotated[

@@ -121,11 +121,6 @@ class Contrast:
     worst: float  # the difference least in favour of `of`
     worst_user: str
 
-    @property
-    def certain(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
 
 @dataclass(frozen=True)
 class Comparison:

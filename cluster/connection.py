@@ -90,7 +90,7 @@ def connected(
         packer_bytes: what a packer holds on a CPU; infinite where that is not known.
 
     Raises:
-        ConnectionError: no cluster answers at the address.
+        OSError: no cluster answers at the address, or Ray doesn't start here.
         ValueError: the cluster declares no slots.
     """
     if address is None and output_is_logged():
@@ -143,18 +143,24 @@ def _embedded(
     total = per_device * max(1, gpus)
     for name, value in {**_ENVIRONMENT, "PYTHONPATH": python_path()}.items():
         os.environ[name] = value
-    ray.init(
-        address="local",
-        num_cpus=1,  # Ray starts this many workers before any is asked for
-        num_gpus=gpus,
-        resources={SLOT: total},
-        object_store_memory=_STORE_BYTES,
-        include_dashboard=False,
-        namespace=namespace,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=str(folder),
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=1,  # Ray starts this many workers before any is asked for
+            num_gpus=gpus,
+            resources={SLOT: total},
+            object_store_memory=_STORE_BYTES,
+            include_dashboard=False,
+            namespace=namespace,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+    except Exception as error:  # Ray raises a bare one where its processes take half a minute
+        raise OSError(
+            f"expected Ray to start here, got: {error} On a busy machine try again; or give "
+            "--address, a cluster's that runs"
+        ) from error
     try:
         cores = len(os.sched_getaffinity(0))
         device = Place({"num_gpus": 1}, "cuda", packer_threads(cores))

@@ -48,7 +48,10 @@ def methods_of(text: str) -> tuple[str, ...]:
         raise ValueError("--methods: expected all, or names with commas between them, got none")
     named = list(PERSONALIZERS) if names == [EVERY] else names
     for name in named:
-        personalizer(name)
+        try:
+            personalizer(name)
+        except ValueError as error:
+            raise ValueError(f"--methods: {error}; or give {EVERY}") from error
     return tuple(dict.fromkeys([CONTROL, *named]))
 
 

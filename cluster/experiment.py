@@ -71,8 +71,8 @@ class Experiment:
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0
-    ranks: Annotated[tuple[int, ...], "Ranks searched."] = RANKS
-    learning_rates: Annotated[tuple[float, ...], "Learning rates searched."] = LEARNING_RATES
+    ranks: Annotated[tuple[int, ...], "Ranks searched, rising; the flag once for each."] = RANKS
+    learning_rates: Annotated[tuple[float, ...], "Likewise learning rates."] = LEARNING_RATES
     search_layers: Annotated[bool, "Search which layers hold a memory."] = True
     search_number: Annotated[bool, "Search how many layers hold a memory."] = True
     injection_epochs: Annotated[int, "Epochs of memory injection in a trial; 0: none."] = 3
@@ -111,7 +111,10 @@ class Experiment:
             )
         object.__setattr__(self, "ranks", tuple(self.ranks))
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
-        SearchSpace(1, self.ranks, self.learning_rates)  # refuses what no space can hold
+        try:
+            SearchSpace(1, self.ranks, self.learning_rates)
+        except ValueError as error:
+            raise ValueError(f"--ranks, --learning-rates: {error}") from error
 
     @property
     def initial_points(self) -> int:
@@ -227,7 +230,7 @@ def _parameter(setting: Field[Any], hint: Any, help_text: str) -> inspect.Parame
     name = f"{name}/--no-{name[2:]}" if hint is bool else name
     is_long = len(get_args(hint)) > MOST_CHOICES  # then its help names the values
     metavar = setting.name.upper() if is_long else None
-    option = typer.Option(name, help=help_text, show_default=False, metavar=metavar)
+    option = typer.Option(name, help=help_text, show_default=_shown(setting), metavar=metavar)
     kind = hint if required else _optional(hint)
     return inspect.Parameter(
         setting.name,
@@ -235,6 +238,15 @@ def _parameter(setting: Field[Any], hint: Any, help_text: str) -> inspect.Parame
         default=inspect.Parameter.empty if required else None,
         annotation=Annotated[kind, option],
     )
+
+
+def _shown(setting: Field[Any]) -> str | bool:
+    """The default as a flag's help shows it; False where the help says what none means."""
+    if setting.default is MISSING or setting.default is None:
+        return False
+    if isinstance(setting.default, bool):
+        return "on" if setting.default else "off"
+    return ", ".join(map(str, value)) if isinstance(value := setting.default, tuple) else str(value)
 
 
 def _optional(hint: Any) -> Any:

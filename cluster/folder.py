@@ -109,7 +109,10 @@ class RunFolder:
             FileNotFoundError: there is none.
         """
         if not (self.path / "key").is_file():
-            raise FileNotFoundError(f"expected the folder of a search, got {self.path}")
+            raise FileNotFoundError(
+                f"expected the folder of a search, got {self.path}, which holds none; give what "
+                "was its --out"
+            )
 
     def key(self) -> bytes:
         """The key of user digests, drawn when first asked for.
@@ -140,10 +143,15 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"--out: {self.path} is no folder; choose another name")
         if not resume and self.path.is_dir() and any(self.path.iterdir()):
-            raise FileExistsError(
-                f"--out: {self.path} exists; go on with --resume, or choose another folder"
-            )
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            is_run = (self.path / "key").is_file()
+            held = "holds a run; go on with --resume, or" if is_run else "holds something else;"
+            raise FileExistsError(f"--out: {self.path} {held} choose another folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise OSError(
+                f"--out: can't make {self.path}: {error.strerror}; choose another place"
+            ) from error
         self.path.chmod(0o700)
         self.key()
 

@@ -253,9 +253,12 @@ def load(run: Path) -> Results:
     """
     path = run / FILE_NAME
     if not path.is_file():
+        begun = (run / "key").is_file()
+        what = (
+            f"finish it with `milpa search ... --out {run} --resume`" if begun else "check the path"
+        )
         raise FileNotFoundError(
-            f"{path}: no results here. Expected the folder of a finished search; "
-            f"finish it with `milpa search ... --out {run} --resume`."
+            f"{path}: no results here. Expected the folder of a finished search; {what}."
         )
     try:
         return Results.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -33,7 +33,7 @@ from cluster.process import output_is_logged
 from cluster.progress import Progress
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan
-from cluster.shared import follow, learn_population, sharing
+from cluster.shared import Sharing, follow, learn_population, sharing
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
 from models.precision import packer_bytes
@@ -73,22 +73,24 @@ def search(
     with held(folder, resume):
         run = prepared(experiment, folder, resume, storage, examples)
         run.say(progress)
+        population = sharing(experiment, run.histories, run.choice)  # refused before Ray starts
+        progress.note(population.why)
         name = f"milpa-{secrets.token_hex(4)}"
         room = packer_bytes(experiment.base, experiment.dtype)
         with connected(address, experiment.slots, name, folder.remember_temporary, room) as ground:
-            _work(run, ground, progress)
+            _work(run, population, ground, progress)
         folder.remove_temporary()
         page = report.write(folder.path, examples)
     progress.note(f"done: {page}")
     return page
 
 
-def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
+def _work(run: Prepared, population: Sharing, ground: Ground, progress: Progress) -> None:
     """Population, search and winners on Ray; writes results.json."""
     seconds: dict[str, float] = {}
     with _timed(seconds, "total"):
         with _timed(seconds, "population"):
-            base, population = _base(run, ground.whole, progress)
+            base, learned = _base(run, population, ground.whole, progress)
         packers = _packers(run, ground, base)
         description = _raised([packer.call.remote("describe") for packer in packers])[0]
         plan = _plan(run, description, ground, progress)
@@ -101,22 +103,22 @@ def _work(run: Prepared, ground: Ground, progress: Progress) -> None:
     original = run.experiment.base
     names = ("name", "fingerprint", "layer_count")
     base_result = results.BaseResult(**{n: description[n] for n in names}, original=original)
-    found = results.Results(content, base_result, population, users, left_out, gain, seconds)
+    found = results.Results(content, base_result, learned, users, left_out, gain, seconds)
     results.save(found, run.folder.path)
     if (shown := gains.table(found, progress.by_digest)) is not None:
         progress.console.print(shown)
 
 
-def _base(run: Prepared, place: Place, progress: Progress) -> tuple[str, Mapping[str, Any] | None]:
+def _base(
+    run: Prepared, population: Sharing, place: Place, progress: Progress
+) -> tuple[str, Mapping[str, Any] | None]:
     """The base to search on, with the population learned where that is wanted, and its report."""
-    found = sharing(run.experiment, run.histories, run.choice)
-    progress.note(found.why)
-    if not found.is_on:
+    if not population.is_on:
         return run.experiment.base, None
     file = run.folder.population / "report.json"
     if not file.is_file():
         task = learn_population.options(**place.options)
-        source = found.source
+        source = population.source
         follow(
             task.remote(run.folder.path, run.experiment, run.choice, source, place.threads),
             progress,

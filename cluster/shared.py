@@ -51,7 +51,8 @@ def sharing(experiment: Experiment, histories: Histories, choice: Choice) -> Sha
         return Sharing(True, f"population: on, {others} users are not searched")
     if not Path(experiment.population).exists():
         raise FileNotFoundError(
-            f"--population: expected auto, off, or a file, got {experiment.population!r}"
+            f"--population: expected auto, off, or a file that is there, got "
+            f"{experiment.population!r}"
         )
     return Sharing(True, f"population: from {experiment.population}", experiment.population)
 

@@ -82,16 +82,33 @@ def choose(histories: Histories, experiment: Experiment, key: bytes, skip: int =
     random.Random(seed_of(experiment.seed, "users")).shuffle(enough)
     drawn = _drawn(histories, enough, experiment.users, left_out, skip)
     if not drawn:
-        most = max(counts.values(), default=0)
-        raise ValueError(
-            f"expected a user with at least {experiment.min_items} items with a query, got none: "
-            f"the longest history has {most}; lower --min-items or give more data"
-        )
+        raise ValueError(_nobody(max(counts.values(), default=0), experiment.min_items, skip))
     searched = tuple(
         Searched(user, user_digest(key, user), seed_of(experiment.seed, user), by_session)
         for user, by_session in sorted(drawn)
     )
     return Choice(searched, tuple(left_out))
+
+
+def _nobody(most: int, least: int, skip: int) -> str:
+    """Why nobody can be searched, where the longest history has `most` items with a query."""
+    if not most:
+        return (
+            "expected interactions with a 'query', got posts alone, which nothing can be scored "
+            "on; if the data call it otherwise, rename that field 'query'"
+        )
+    if most < least:
+        return (
+            f"expected a user with at least {least} items with a query, got none: the longest "
+            f"history has {most}; lower --min-items or give more data"
+        )
+    if skip:
+        return f"--skip: expected users beside the first {skip}, got none; give a smaller number"
+    return (
+        "expected a user whose history can be split in training, validation and test (14 items "
+        "with a query, or 6 before those held out), got none: the longest history has "
+        f"{most}; give more data"
+    )
 
 
 def _drawn(

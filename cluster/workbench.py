@@ -91,13 +91,12 @@ class Workbench:
     def describe(self) -> dict[str, Any]:
         """What a search needs to know of the base."""
         base = self._base
-        shapes = [base.matrix_shapes(layer).values() for layer in range(base.layer_count)]
         return {
             "name": base.name,
             "fingerprint": base.fingerprint,
             "layer_count": base.layer_count,
             "smallest_dimension": base.smallest_dimension,
-            "per_rank": tuple(sum(i + o for i, o in layer) for layer in shapes),
+            "per_rank": base.per_rank,
         }
 
     def add(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:

@@ -21,7 +21,17 @@ FIRST_DAY = datetime(2024, 1, 1, 8)
 
 
 def write(folder: Path, users: int, seed: int, population: int) -> None:
-    """Write `users/interactions.jsonl` and `population/interactions.jsonl` under the folder."""
+    """Write `users/interactions.jsonl` and `population/interactions.jsonl` under the folder.
+
+    Raises:
+        ValueError: fewer than one user, or fewer others than none.
+        FileExistsError: the folder is a file.
+    """
+    for name, count, least in (("--users", users, 1), ("--population", population, 0)):
+        if count < least:
+            raise ValueError(f"{name}: expected at least {least}, got {count}")
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"--out: {folder} is no folder; choose another name")
     _write_logs(folder / "users", people(users, seed), seed)
     strangers = (
         draw_stranger(random.Random(f"{seed} other {i}"), f"other-{i:04d}")

@@ -27,7 +27,7 @@ head.py          the loss of hidden states, without ever holding their logits
 batching.py      how rows are cut into batches
 loss.py          nats per row
 recomputation.py gradient checkpointing: less memory for one more forward pass
-training.py      one memory's schedule, best weights and stop
+training.py      one learner's schedule, best weights and stop
 trainer.py       packed training: memories join and leave between steps
 peak.py          the most bytes that a piece of work holds
 cost.py          what a pack costs in bytes, and how much of it runs at once

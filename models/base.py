@@ -138,6 +138,12 @@ class Base:
         return {name: _features(module) for name, module in self.attention[layer].items()}
 
     @property
+    def per_rank(self) -> tuple[int, ...]:
+        """Weights of a LoRA on each layer's feed-forward matrices, for each unit of its rank."""
+        layers = (self.matrix_shapes(layer).values() for layer in range(self.layer_count))
+        return tuple(sum(i + o for i, o in shapes) for shapes in layers)
+
+    @property
     def places(self) -> dict[str, tuple[int, int]]:
         """(features in, features out) of every matrix that a LoRA may be added to, by full name."""
         layers = range(self.layer_count)
@@ -215,7 +221,8 @@ def check(source: str | Path, dtype: str = "auto") -> None:
         OSError: nothing to load at that path or name.
     """
     if Path(source).is_absolute() and not Path(source).is_dir():
-        raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}")
+        why = "a file: give its folder" if Path(source).is_file() else "nothing there"
+        raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}, {why}")
     require(dtype)
     loading.configuration(str(source))
     loading.tokenizer(str(source))

@@ -81,7 +81,7 @@ class Costs:
             predicted=predicted,
             head=head,
             weight=STATE_BYTES + _weight_slope(base, whole),
-            per_rank=_per_rank(base),
+            per_rank=base.per_rank,
         )
 
     def memory_bytes(self, configuration: MemoryConfig) -> float:
@@ -126,11 +126,6 @@ def _lowest(configurations: Sequence[MemoryConfig]) -> int:
     return min(configuration.layers[0] for configuration in configurations)
 
 
-def _per_rank(base: Base) -> tuple[int, ...]:
-    shapes = [base.matrix_shapes(layer).values() for layer in range(base.layer_count)]
-    return tuple(sum(i + o for i, o in layer) for layer in shapes)
-
-
 def _slope(base: Base, configuration: MemoryConfig) -> float:
     """Bytes of one more padded token that nobody predicts."""
     more = _peak(base, [configuration], 2 * _ROWS)
@@ -139,7 +134,7 @@ def _slope(base: Base, configuration: MemoryConfig) -> float:
 
 def _weight_slope(base: Base, configuration: MemoryConfig) -> float:
     """Bytes that a step takes for one more weight, beside its state."""
-    weights = configuration.parameter_count(_per_rank(base))
+    weights = configuration.parameter_count(base.per_rank)
     more = _peak(base, [configuration] * 4, _ROWS)
     return (more - _peak(base, [configuration] * 2, _ROWS)) / (2 * weights)
 

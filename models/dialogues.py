@@ -34,8 +34,8 @@ def records(dialogues: Sequence[object], name: str, first: int, counts: Counter[
         place = f"{name}: [{number}]"
         if not isinstance(dialogue, list):
             raise DataError(
-                f"{place}: expected a list of turns, got {shown(dialogue)}; correct the file, or "
-                "name JSON Lines .jsonl"
+                f"{place}: expected a list of turns, got {shown(dialogue)}; write "
+                "interactions one object per line, in a file named .jsonl"
             )
         yield from _pairs(dialogue, f"dialogue-{first + number:05d}", place, counts)
 

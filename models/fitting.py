@@ -68,7 +68,7 @@ class TrainedFitting:
         self._trainer.add(
             Training(
                 key=task.key,
-                memory=course.learner,
+                learner=course.learner,
                 stages=course.stages,
                 validation=course.validation,
                 learning_rate=course.learning_rate,
@@ -85,7 +85,7 @@ class TrainedFitting:
         reports = [Report(c.key, c.stage, c.epoch, c.steps, c.loss_nats) for c in checkpoints]
         for outcome in outcomes:
             task, counts = self._tasks.pop(outcome.key)
-            state = None if outcome.error else self._recipe.state(task, outcome.memory)
+            state = None if outcome.error else self._recipe.state(task, outcome.learner)
             loss = outcome.loss_nats if math.isfinite(outcome.loss_nats) else None
             finished.append(Finished(task.key, state, outcome.error, loss, outcome.steps, counts))
         return reports, finished

@@ -51,22 +51,6 @@ class GainMatrix:
         """On whose words memories were tried."""
         return tuple(self.loss)
 
-    def own_losses(self) -> list[float]:
-        """Each user's loss under the own memory."""
-        return [tried[user] for user, tried in self.loss.items()]
-
-    def stranger_losses(self) -> list[float | None]:
-        """Each user's mean loss under strangers' memories; None where there is no stranger."""
-        return [_strangers(self.loss, user) for user in self.loss]
-
-    def own_recall(self) -> list[float | None]:
-        """Each user's recall under the own memory; None without facts."""
-        return [(self.recall or {}).get(user, {}).get(user) for user in self.loss]
-
-    def stranger_recall(self) -> list[float | None]:
-        """Each user's mean recall under strangers' memories; None without strangers or facts."""
-        return [_strangers(self.recall or {}, user) for user in self.loss]
-
 
 def joined(parts: Iterable[GainMatrix]) -> GainMatrix:
     """What was measured of different users, together."""
@@ -171,11 +155,6 @@ def paired_interval(differences: Sequence[float], seed: int) -> Interval:
         (np.asarray(differences),), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(seed)
     ).confidence_interval
     return Interval(centre, float(found.low), float(found.high))
-
-
-def _strangers(found: Entries, user: str) -> float | None:
-    known = [value for owner, value in found.get(user, {}).items() if owner != user]
-    return statistics.fmean(known) if known else None
 
 
 def _share(counts: Mapping[str, Recall]) -> float | None:

@@ -142,7 +142,7 @@ def learn(
     trainer.add(
         Training(
             key="population",
-            memory=memory,
+            learner=memory,
             stages=(stage,),
             validation=rows,
             learning_rate=settings.learning_rate,

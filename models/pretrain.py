@@ -74,8 +74,8 @@ def pretrain(
         DataError: a bad line. FileExistsError: the folder holds something.
         ValueError: too little text for a single batch.
     """
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out}: expected a new or empty folder for the base, got a full one")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out}: expected a new or empty folder for the base; choose another")
     chosen = settings or PretrainSettings()
     with TemporaryDirectory() as scratch:
         texts = list(documents(Histories.read(data, Path(scratch) / "data")))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -37,35 +36,6 @@ class Row:
 
 
 Message = Mapping[str, str]
-
-
-class PromptFormat(Protocol):
-    """What a base needs to turn text into tokens and back."""
-
-    name: str
-    begin: list[int]
-    stop_ids: frozenset[int]
-
-    def prompt(self, query: str) -> list[int]:
-        """Tokens after which the answer to `query` begins."""
-
-    def messages(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens after which the answer to a conversation begins."""
-
-    def pair(self, query: str, response: str) -> Row:
-        """A query and its true response, the loss on the response alone."""
-
-    def post(self, text: str) -> list[int]:
-        """Tokens of a text that answers nothing, closed by end-of-text."""
-
-    def text(self, text: str) -> list[int]:
-        """Tokens of bare words, without any frame."""
-
-    def ends_answer(self, token: int) -> bool:
-        """Whether an answer is over when `token` comes."""
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Words of an answer, stop tokens left out."""
 
 
 def flatten(text: str) -> str:

@@ -240,7 +240,7 @@ class Registry:
         if pointer is None or pointer.current is None:
             raise UnknownUser(
                 f"expected a user with a published state, got {shortened(user_id)}; "
-                f"{self.folder} has none for that id"
+                f"{self.folder} has none for that id; give an id as it stands in the data"
             )
         return pointer, pointer.current
 

@@ -129,7 +129,7 @@ class Trainer:
                 batch.sort()  # rows of one memory stand together
                 owners = [flat[j][0] for j in batch]
                 run_rows = [rows[j] for j in batch]
-                with self._under([runs[i].training.memory for i in owners], run_rows):
+                with self._under([runs[i].training.learner for i in owners], run_rows):
                     nll_B = row_nll(self._base, run_rows)
                     share = nll_B.new_tensor([1 / tokens[i] for i in owners])
                     if backward:
@@ -143,7 +143,7 @@ class Trainer:
     ) -> list[list[int]]:
         base = self._base
         tokens = [sum(len(row.tokens) for row in rows) for rows in rows_of]
-        lowest = [self._lowest_layer(run.training.memory) for run in runs]
+        lowest = [self._lowest_layer(run.training.learner) for run in runs]
         return by_lowest_layer(lowest, tokens, base.layer_count, base.device)
 
     def _lowest_layer(self, learner: Learner) -> int:
@@ -157,7 +157,7 @@ class Trainer:
         """Run as many tokens at once as fit beside the memories that are here now."""
         if self._room is None or self._costs is None:
             return
-        memories = [cast(Memory, run.training.memory) for run in self._runs.values()]
+        memories = [cast(Memory, run.training.learner) for run in self._runs.values()]
         # Of a memory on attention, too: it costs about what one on feed-forward matrices does.
         configurations = [MemoryConfig(self._layers(m), m.rank, 1.0) for m in memories]
         fitting = self._costs.padded_tokens(self._room(), configurations)

@@ -1,4 +1,4 @@
-"""One memory's training: its stages, its schedule, its stop, and where it stands.
+"""One learner's training: its stages, its schedule, its stop, and where it stands.
 
 Each stage has its own AdamW and schedule (10 % linear warm-up, then linear decay). A stage ends
 after its epochs, or once its validation loss has not improved for `patience_epochs`; the next goes
@@ -53,10 +53,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Training:
-    """One memory's course: fresh memory in, best checkpoint out."""
+    """One learner's course: fresh weights in, best checkpoint out."""
 
     key: str
-    memory: Learner
+    learner: Learner
     stages: tuple[Stage, ...]
     validation: tuple[Row, ...]
     learning_rate: float
@@ -77,10 +77,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: the memory at its best checkpoint, or the reason of its failure."""
+    """How a training ended: the learner at its best checkpoint, or the reason of its failure."""
 
     key: str
-    memory: Learner
+    learner: Learner
     loss_nats: float
     steps: int
     error: str | None = None
@@ -108,13 +108,13 @@ class Run:
     def begin_stage(self) -> bool:
         """Start the next stage from the best weights of this one; False when there is none."""
         if self.stage_weights:
-            _restore(self.training.memory, self.stage_weights)
+            _restore(self.training.learner, self.stage_weights)
         self.stage += 1
         if self.stage >= len(self.training.stages):
             return False
         steps = self.current.steps
         self.optimizer = torch.optim.AdamW(
-            self.training.memory.parameters(),
+            self.training.learner.parameters(),
             lr=self.training.learning_rate,
             weight_decay=WEIGHT_DECAY,
             fused=True,
@@ -159,7 +159,7 @@ class Run:
     def checkpoint(self, loss: float) -> Checkpoint:
         """Take in the validation loss after an epoch; move on to the next epoch."""
         self.epoch += 1
-        weights = [tensor.detach().clone() for tensor in self.training.memory.parameters()]
+        weights = [tensor.detach().clone() for tensor in self.training.learner.parameters()]
         if self.error is None and not math.isfinite(loss):
             self.error = f"training diverged: validation loss {loss} in stage {self.current.name}"
         if loss < self.stage_best:
@@ -179,10 +179,10 @@ class Run:
         return True
 
     def finish(self) -> Outcome:
-        """The end: the memory at its best checkpoint."""
+        """The end: the learner at its best checkpoint."""
         if self.best_weights:
-            _restore(self.training.memory, self.best_weights)
-        return Outcome(self.training.key, self.training.memory, self.best, self.steps, self.error)
+            _restore(self.training.learner, self.best_weights)
+        return Outcome(self.training.key, self.training.learner, self.best, self.steps, self.error)
 
 
 def schedule_factor(step: int, steps: int) -> float:
@@ -194,6 +194,6 @@ def schedule_factor(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def _restore(memory: Learner, weights: Sequence[Tensor]) -> None:
-    for parameter, value in zip(memory.parameters(), weights, strict=True):
+def _restore(learner: Learner, weights: Sequence[Tensor]) -> None:
+    for parameter, value in zip(learner.parameters(), weights, strict=True):
         parameter.copy_(value)

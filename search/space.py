@@ -87,24 +87,22 @@ class SearchSpace:
         max_count: int = MAX_COUNT,
         search_layers: bool = True,
         search_number: bool = True,
-        fixed_rank: int | None = None,
     ) -> tuple[Self, tuple[int, ...]]:
         """The space for a base, and the ranks left out: those above half its smallest dimension.
 
         Args:
             layer_count: feed-forward layers of the base.
             smallest_dimension: the smallest in or out dimension of its feed-forward matrices.
-            ranks: in rising order.
+            ranks: in rising order; one value fixes it.
             learning_rates: in rising order; one value fixes it.
             max_count: most layers that may hold a LoRA.
             search_layers: off marks every layer.
             search_number: off sets the budget to `max_count`.
-            fixed_rank: switches the search of sizes off.
 
         Raises:
             ValueError: no rank is left.
         """
-        wanted = tuple(ranks) if fixed_rank is None else (fixed_rank,)
+        wanted = tuple(ranks)
         kept = tuple(rank for rank in wanted if 2 * rank <= smallest_dimension)
         if not kept:
             raise ValueError(

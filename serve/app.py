@@ -34,7 +34,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
-from models.base import Base
+from models.base import Base, check
 from models.catalog import attach_all
 from models.registry import Registry
 from serve import routes
@@ -226,9 +226,11 @@ def _check(settings: Settings, host: str, address: str | None) -> None:
     """Refuse what can be seen to be wrong before anything is started."""
     if not settings.registry.is_dir():
         raise FileNotFoundError(f"expected a registry's folder, got {str(settings.registry)!r}")
-    if Path(settings.base).is_absolute() and not Path(settings.base).is_dir():
-        raise FileNotFoundError(f"expected a base's folder or hub name, got {settings.base!r}")
     if settings.keys is not None:
+        if not settings.keys.exists():
+            raise FileNotFoundError(
+                f"--keys: expected a file, got {str(settings.keys)!r}: not there"
+            )
         Keys(settings.keys)
     elif address is not None:
         raise ValueError("expected a key file to serve on a cluster, got none; pass --keys FILE")
@@ -239,6 +241,28 @@ def _check(settings: Settings, host: str, address: str | None) -> None:
         )
     else:
         log.warning("no key file: listening on loopback only, where everybody may speak as anybody")
+    check(settings.base, settings.dtype)
+
+
+def _start(folder: str, settings: Mapping[str, Any]) -> None:
+    """Starts a Ray of our own.
+
+    Raises:
+        OSError: it doesn't start.
+    """
+    try:
+        ray.init(
+            address="local",
+            num_cpus=1,  # Ray starts this many workers before any is asked for
+            object_store_memory=_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=folder,
+            **settings,
+        )
+    except Exception as error:  # Ray raises a bare one where its processes take half a minute
+        raise OSError(
+            f"expected Ray to start here, got: {error} On a busy machine try again"
+        ) from error
 
 
 @contextmanager
@@ -258,14 +282,7 @@ def _connected(address: str | None) -> Iterator[None]:
     # NOTE: Ray opens its temporary folder to everybody (mode 0777), so it lies in a private one.
     folder = tempfile.mkdtemp(prefix="milpa-", dir="/tmp")  # mode 0700
     try:
-        ray.init(
-            address="local",
-            num_cpus=1,  # Ray starts this many workers before any is asked for
-            object_store_memory=_STORE_BYTES,
-            include_dashboard=False,
-            _temp_dir=f"{folder}/ray",
-            **quiet,
-        )
+        _start(f"{folder}/ray", quiet)
         yield
     finally:
         ray.shutdown()

@@ -127,7 +127,7 @@ def unnamed(folder: Path) -> list[str]:
     return [name for name in names if not re.search(rf"\b{name}\b", order)]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [*PACKAGES, "benchmarks"])
 def test_a_packages_reading_order_names_every_file(package: str) -> None:
     assert unnamed(ROOT / package) == []
 

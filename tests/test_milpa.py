@@ -127,7 +127,10 @@ def test_a_comparison_of_nothing_or_of_both_is_refused(
     [
         ("data", "/no/such/data", "/no/such/data"),
         ("base", "/no/such/base", "expected a base's folder or hub name, got '/no/such/base'"),
+        ("base", __file__, "a file: give its folder"),
+        ("population", "nobody.jsonl", "--population: expected auto, off, or a file that is"),
         ("trials", 0, "--trials: expected at least 1, got 0"),
+        ("ranks", 0, "--ranks, --learning-rates: expected ranks above 0"),
         ("sampler", "magic", "'magic' is not one of 'map-saas'"),
         ("preset", "huge", "'huge' is not one of 'scale', 'demo', 'paper'"),
         ("min-items", 99, "lower --min-items or give more data"),
@@ -215,7 +218,7 @@ def test_a_folder_that_exists_is_refused_and_kept(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    assert "go on with --resume" in refused(capsys, *search(place, out=tmp_path))
+    assert "holds something else" in refused(capsys, *search(place, out=tmp_path))
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
@@ -271,6 +274,22 @@ def test_a_memory_is_withdrawn_and_an_unknown_user_named(
     assert CliRunner().invoke(milpa.app, ["withdraw", str(folder.path), "ann"]).exit_code == 0
     assert "ann" not in Registry(folder.registry)
     assert "'bob'" in refused(capsys, "withdraw", folder.path, "bob")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["examples", "--out", "{}", "--users", "-1"], "--users: expected at least 1, got -1"),
+        (["examples", "--out", __file__], "is no folder; choose another name"),
+        (["pretrain", "--data", "x", "--out", __file__], "expected a new or empty folder"),
+        (["search", "--data", "x", "--base", "y", "--out", "/proc/x"], "can't make /proc/x"),
+        (["report", "--run", "{}/nothing"], "expected the folder of a finished search; check"),
+    ],
+)
+def test_places_and_numbers_that_cannot_be_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert says.lower() in refused(capsys, *(word.format(tmp_path) for word in words)).lower()
 
 
 def test_example_users_are_written(tmp_path: Path) -> None:

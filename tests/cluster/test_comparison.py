@@ -99,7 +99,7 @@ def test_users_without_a_number_are_left_out_of_its_contrast() -> None:
 def test_a_single_user_has_no_interval() -> None:
     found = contrast(LOSS, "own", "base", USERS[:1], seed=0)
     assert found is not None
-    assert (found.low, found.high, found.certain) == (None, None, False)
+    assert (found.low, found.high) == (None, None)
     assert json.loads(json.dumps(comparison(USERS[:1]).to_json(), allow_nan=False))
 
 

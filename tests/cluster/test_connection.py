@@ -57,6 +57,15 @@ def test_workers_find_what_the_driver_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert path == [str(tiny_run.ROOT), "/somewhere"]
 
 
+def test_a_ray_that_does_not_start_is_no_traceback(tmp_path: Path) -> None:
+    too_long = tmp_path / ("x" * 107)  # for a Unix socket's path
+    with (
+        pytest.raises(OSError, match=r"expected Ray to start here, got: .*give --address"),
+        connection._embedded(too_long, 1, "milpa-test", 1.0),
+    ):
+        raise AssertionError("it started")
+
+
 @pytest.mark.long
 def test_a_cluster_without_slots_is_refused_with_the_line_to_use(tmp_path: Path) -> None:
     data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)

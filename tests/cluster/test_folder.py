@@ -32,6 +32,13 @@ def test_a_folder_that_holds_something_is_refused_without_resume(folder: RunFold
     folder.begin(resume=True)
 
 
+def test_a_folder_of_something_else_is_not_one_to_go_on_with(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds something else; choose another folder"):
+        RunFolder(tmp_path).begin(resume=False)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
 def test_a_file_in_a_runs_place_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(FileExistsError, match=r"--out: .*run is no folder"):

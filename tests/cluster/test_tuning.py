@@ -146,7 +146,7 @@ def test_methods_are_named_or_all_and_the_control_is_always_there() -> None:
     assert methods_of("milp, none,milp") == (CONTROL, MAIN)
     assert set(methods_of("all")) == set(PERSONALIZERS)
     assert methods_of("all")[0] == CONTROL
-    with pytest.raises(ValueError, match=r"expected one of .*milp.*; got 'magic'"):
+    with pytest.raises(ValueError, match=r"--methods: expected one of .*milp.*; got 'magic'"):
         methods_of("milp,magic")
     with pytest.raises(ValueError, match="--methods: expected all, or names"):
         methods_of(" , ")

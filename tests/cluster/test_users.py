@@ -92,6 +92,19 @@ def test_no_usable_user_is_refused_with_what_there_is(histories: Histories) -> N
         chosen(histories, min_items=50)
 
 
+def test_why_nobody_is_usable_is_told_apart(tmp_path: Path) -> None:
+    def refusal(name: str, count: int) -> str:
+        lines = [{"user_id": "u", "time": i, name: "a?", "response": "b."} for i in range(count)]
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("\n".join(map(json.dumps, lines)))
+        with pytest.raises(ValueError, match="expected") as refused:
+            chosen(Histories.read(file, tmp_path / name), min_items=5)
+        return str(refused.value)
+
+    assert "rename that field 'query'" in refusal("prompt", 40)
+    assert "(14 items with a query, " in refusal("query", 12)
+
+
 def test_the_choice_is_kept_and_a_user_can_be_taken_out(
     histories: Histories, tmp_path: Path
 ) -> None:

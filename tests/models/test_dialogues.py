@@ -38,7 +38,7 @@ def test_junk_is_left_out_and_counted() -> None:
 @pytest.mark.parametrize(
     ("dialogue", "message"),
     [
-        ({"user_id": "ann"}, r"^file: \[0\]: expected a list of turns"),
+        ({"user_id": "ann"}, r"^file: \[0\]: expected a list of turns.*named \.jsonl"),
         ([turn(0, "a", "u"), "text"], r"^file: \[0\]\[1\]: expected a turn"),
         ([{"0": "text"}], "expected a turn"),
         ([turn(0, "a", 5)], r"^file: \[0\]\[0\]: expected text, got 5"),

@@ -112,5 +112,5 @@ def test_it_trains_as_peft_does_beside_memories_of_other_matrices(family: str) -
         trainer.add(course)
     outcomes = run(trainer)[1]
     for course, theirs in zip(pack, expected, strict=True):
-        for got, want in zip(outcomes[course.key].memory.parameters(), theirs, strict=True):
+        for got, want in zip(outcomes[course.key].learner.parameters(), theirs, strict=True):
             assert_close(got, want, rtol=0, atol=1e-6)

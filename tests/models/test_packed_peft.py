@@ -22,19 +22,19 @@ def test_a_pack_equals_peft(family: str, dtype: torch.dtype, tolerance: float) -
     """
     base = tiny_base(family, dtype)
     pack = [
-        Training(full.key, full.memory, (stage,), stage.rows, full.learning_rate, full.seed)
+        Training(full.key, full.learner, (stage,), stage.rows, full.learning_rate, full.seed)
         for full in courses(base)
         for stage in [Stage("tuning", full.stages[0].rows, 1)]
     ]
     expected = [peft_training(family, course, dtype) for course in pack]
-    start = [[t.clone() for t in course.memory.tensors().values()] for course in pack]
+    start = [[t.clone() for t in course.learner.tensors().values()] for course in pack]
     trainer = Trainer(base, padded_tokens=300)
     for course in pack:
         trainer.add(course)
     outcomes = run(trainer)[1]
     apart: list[torch.Tensor] = []
     for course, theirs, before in zip(pack, expected, start, strict=True):
-        ours = outcomes[course.key].memory.parameters()
+        ours = outcomes[course.key].learner.parameters()
         apart += [
             (got - want).detach().abs().flatten() for got, want in zip(ours, theirs, strict=True)
         ]

@@ -86,7 +86,7 @@ def assert_same(first: Outcome, second: Outcome, tolerance: float) -> None:
     assert first.error is None
     assert first.steps == second.steps
     assert abs(first.loss_nats - second.loss_nats) < tolerance
-    pairs = zip(first.memory.parameters(), second.memory.parameters(), strict=True)
+    pairs = zip(first.learner.parameters(), second.learner.parameters(), strict=True)
     for a, b in pairs:
         assert_close(a, b, rtol=0, atol=tolerance)
 
@@ -107,13 +107,13 @@ def peft_training(family: str, course: Training, dtype: torch.dtype) -> list[Ten
     """The same course by PEFT's layers, one batch at a time, without our bank, loss or trainer."""
     model = tiny_model(family, dtype)
     config = peft.LoraConfig(
-        r=course.memory.rank,
-        lora_alpha=course.memory.rank,
-        target_modules=list(course.memory.pairs),
+        r=course.learner.rank,
+        lora_alpha=course.learner.rank,
+        target_modules=list(course.learner.pairs),
         fan_in_fan_out=family == "gpt2",
     )
     wrapped = peft.get_peft_model(model, config, autocast_adapter_dtype=False).to(dtype)
-    start = {f"base_model.model.{n}": t for n, t in course.memory.tensors().items()}
+    start = {f"base_model.model.{n}": t for n, t in course.learner.tensors().items()}
     peft.set_peft_model_state_dict(wrapped, start)
     wrapped.eval()
     lora = {n: p for n, p in wrapped.named_parameters() if "lora_" in n}
@@ -150,7 +150,7 @@ def peft_training(family: str, course: Training, dtype: torch.dtype) -> list[Ten
     by_name = {
         n.removeprefix("base_model.model.").replace(".default", ""): p for n, p in lora.items()
     }
-    return [by_name[name] for name in course.memory.tensors()]
+    return [by_name[name] for name in course.learner.tensors()]
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
@@ -164,14 +164,14 @@ def test_equals_peft(family: str) -> None:
     base = tiny_base(family, torch.float64)
     full = training(base, "a", (0, 3), 4, 20)
     stage = Stage("tuning", full.stages[0].rows, 1)
-    course = Training("a", full.memory, (stage, stage), stage.rows, 5e-3, 7, patience_epochs=9)
+    course = Training("a", full.learner, (stage, stage), stage.rows, 5e-3, 7, patience_epochs=9)
     expected = peft_training(family, course, torch.float64)
     trainer = Trainer(base, padded_tokens=300)
     trainer.add(course)
     checkpoints, outcomes = run(trainer)
     losses = [checkpoint.loss_nats for checkpoint in checkpoints]
     assert losses == sorted(losses, reverse=True)  # so the best weights are the last
-    for got, want in zip(outcomes["a"].memory.parameters(), expected, strict=True):
+    for got, want in zip(outcomes["a"].learner.parameters(), expected, strict=True):
         assert_close(got, want, rtol=0, atol=tolerance, check_dtype=False)
 
 
@@ -272,7 +272,7 @@ def test_a_diverged_training_fails_alone() -> None:
     trainer = Trainer(base)
     broken = training(base, "broken", (0, 1), 4, 20)
     with torch.no_grad():
-        broken.memory.parameters()[1].fill_(math.nan)
+        broken.learner.parameters()[1].fill_(math.nan)
     trainer.add(broken)
     for course in courses(base):
         trainer.add(course)
@@ -306,7 +306,7 @@ def test_refuses_a_key_twice_and_an_empty_training() -> None:
     with pytest.raises(ValueError, match="new key"):
         trainer.add(course)
     with pytest.raises(ValueError, match="at least one stage"):
-        trainer.add(Training("b", course.memory, (), course.validation, 1e-3, 0))
+        trainer.add(Training("b", course.learner, (), course.validation, 1e-3, 0))
 
 
 def test_schedule_warms_up_and_decays_to_nothing() -> None:

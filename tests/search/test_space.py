@@ -65,7 +65,7 @@ def test_ranks_above_half_of_the_smallest_dimension_are_left_out_and_said() -> N
     space, left_out = SearchSpace.for_base(4, 64)
     assert (space.ranks, left_out) == ((8, 16, 32), (64, 96))
     assert SearchSpace.for_base(4, 192)[1] == ()
-    fixed, left_out = SearchSpace.for_base(4, 64, fixed_rank=32)
+    fixed, left_out = SearchSpace.for_base(4, 64, ranks=(32,))
     assert (fixed.ranks, fixed.search_size, left_out) == ((32,), False, ())
     with pytest.raises(ValueError, match="half the base's smallest"):
         SearchSpace.for_base(4, 15)

@@ -28,7 +28,7 @@ from models.decoding import generate
 from models.registry import BaseIdentity, Registry, UnknownUser
 from serve.app import Settings, application, serve_registry
 from tests.serve.people import NOBODY, PLACES, publish, state_of
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import save_tiny_base, tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
 QUESTION = "Where is my dog Rex?"
@@ -308,6 +308,7 @@ def test_ray_folder_is_private(server: Running) -> None:
         ({"address": "auto"}, ValueError, "key file"),
         ({"registry": Path("no/registry")}, FileNotFoundError, "registry's folder"),
         ({"base": Path("/no/base")}, FileNotFoundError, "base's folder"),
+        ({}, OSError, "no config.json there"),
         ({"keys": Path("no/keys.json")}, FileNotFoundError, "keys.json"),
     ],
 )
@@ -324,7 +325,7 @@ def test_without_keys_it_says_who_gets_in(tmp_path: Path, caplog: pytest.LogCapt
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(OSError, match="free port"):
-            serve_registry(tmp_path, tmp_path, port=other.getsockname()[1])
+            serve_registry(tmp_path, save_tiny_base(tmp_path), port=other.getsockname()[1])
     assert "no key file: listening on loopback only" in caplog.text
 
 
