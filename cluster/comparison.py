@@ -22,9 +22,9 @@ from statistics import fmean
 from typing import Literal, Protocol
 
 from cluster.chosen import Chosen
-from cluster.facts import ORDER, pooled
+from cluster.facts import ORDER, chance_of_users, pooled
 from cluster.pooled import POOLED, PooledMetric, pooled_interval
-from cluster.results import Measured, Recall
+from cluster.results import Measured
 from models.gain import Interval, paired_interval
 
 Model = Literal["original", "base", "own", "strangers"]
@@ -253,9 +253,9 @@ def mean_of(measured: Sequence[Measured]) -> Measured:
     )
 
 
-def chance(users: Sequence[Compared]) -> dict[str, Recall]:
-    """By kind: how many facts were asked about and how many chance would give."""
-    return pooled(user.measured["base"].recall for user in users)
+def chance(users: Sequence[Compared]) -> dict[str, float]:
+    """By kind: the share of facts that chance would give, a mean over users as all others."""
+    return chance_of_users([user.measured["base"].recall for user in users])
 
 
 def _mean_chosen(found: Sequence[Chosen]) -> Chosen | None:

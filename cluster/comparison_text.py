@@ -83,14 +83,13 @@ def grids(comparison: Comparison) -> list[Grid]:
 
 
 def _means(comparison: Comparison, users: Sequence[Compared], title: str) -> Grid:
-    by_chance = {f"recall, {kind}": count for kind, count in chance(users).items()}
+    by_chance = {f"recall, {kind}": share for kind, share in chance(users).items()}
     means = comparison.means(users)
     models = [model for model in MODELS if any(model in row for row in means.values())]
     rows = []
     for name, row in means.items():
-        metric, count = METRIC[name], by_chance.get(name)
+        metric, share = METRIC[name], by_chance.get(name)
         values = [number(metric, row.get(model)) for model in models]
-        share = None if count is None else count.chance_sum / count.asked
         rows.append((name, *values, "" if share is None else wording.percent(share)))
     return Grid(title, ("", *models, "chance"), tuple(rows)).without_empty()
 

@@ -170,7 +170,8 @@ def paper(data: str, base: str) -> Experiment:
     - Its kernel is "log-Normal", which is no kernel but a prior. It is SAASBO's Matern-5/2.
     AutoPEFT's release is corrected too: the configuration that is tried is the one that the search
     of the acquisition function ended at, none is tried twice, all is in float64, and objectives are
-    standardised instead of passed through a copula, which loses where the reference point lies.
+    standardised instead of passed through a copula, which loses where the reference point lies;
+    values far on the bad side are pulled in first, which a copula does too.
     """
     return Experiment(
         data=data, base=base, preset="paper", trials=200, initial=100, sampler="saas",

@@ -2,13 +2,15 @@
 
 Kinds come from the data: `asked` (asked about in training), `unasked` (told, never asked about),
 `inferred` (one step away), and `all` together. Counts of several users are added before dividing,
-so that every question weighs the same.
+so that every question weighs the same. Where recall is a mean over users, so is what chance would
+give (`chance_of_users`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from cluster.results import Measured, Recall
 
@@ -38,6 +40,18 @@ def shares(measured: Sequence[tuple[Measured, Measured]]) -> dict[str, Shares]:
         )
         for kind, counts in base.items()
         if kind in winner
+    }
+
+
+def chance_of_users(recalls: Sequence[Mapping[str, Recall]]) -> dict[str, float]:
+    """By kind, the share that chance would give: the mean over the users who were asked."""
+    return {
+        kind: fmean(
+            own.chance_sum / own.asked
+            for recall in recalls
+            if (own := recall.get(kind)) is not None and own.asked
+        )
+        for kind in pooled(recalls)
     }
 
 

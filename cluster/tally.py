@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.comparison import METRICS
 from cluster.entrant import Entrant
-from cluster.facts import pooled
+from cluster.facts import chance_of_users
 from cluster.folder import RunFolder
 from cluster.pooled import POOLED, Counts, mean_counts
 from cluster.results import Measured
@@ -63,14 +63,13 @@ def standing_of(
     if reference in left_out:
         raise ValueError(f"--reference: {reference} was left out ({left_out[reference]})")
     bare = measured_of(base["users"])
-    counts = pooled(own.recall for own in bare.values())
     report = folder.population / "report.json"
     return Standing(
         reference=reference,
         rows=tuple(rows),
         left_out=left_out,
         anchors=base["anchors"],
-        chance={kind: each.chance_sum / each.asked for kind, each in counts.items()},
+        chance=chance_of_users([own.recall for own in bare.values()]),
         guessing=_mean(own.chosen.chance for own in bare.values() if own.chosen),
         with_options=sum(own.get("with_options", 0) for own in base["users"].values()),
         settings={**folder.stored(), **terms.to_json()},

@@ -88,10 +88,10 @@ class Persona:
 
     def copied(self, answer: str) -> PersonaScores:
         """The most that any answer with as many distinct words as this one could reach."""
-        distinct = set(words(answer))
-        content = min(len(distinct - self.left_out), len(self.vocabulary))
+        distinct = len(set(words(answer)))  # a stop word's place could hold another word
+        copied = min(distinct, len(self.vocabulary))
         return PersonaScores(
-            _f1(content, content, len(self.vocabulary)), self._largest_cover(len(distinct))
+            _f1(copied, copied, len(self.vocabulary)), self._largest_cover(distinct)
         )
 
     def _largest_cover(self, count: int) -> float:

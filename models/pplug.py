@@ -14,6 +14,9 @@ What differs from the paper (`ModelForPer.py`):
   point nearly all the same way, so that every weight would be equal.
 - Its constant 539.97, which fits one model's embeddings, is the mean norm of the base's own
   (`models/projection.py`). The weighted mean is brought to that length, not each item.
+- It trains at 1e-4, two epochs in batches of 64. Rates are higher here, where less is trained;
+  batches of 8 and the number of epochs are those of all shared parts (`models/jointly.py`).
+- Its query is the task's own input. Behind excerpts (`pplug+rag`), they are read as part of it.
 
 The history is the training part alone, so that nothing in it is later than a query.
 

@@ -6,6 +6,9 @@ cross-attention after chosen layers (`uelp-cross`, the paper's form). Everything
 other people: first the encoder alone, to foresee their next event, then encoder, resampler and the
 way in together, by the loss of their answers. A new user costs one encoding and no gradient.
 
+The paper's events are items with ids, whose embeddings are learned. Here they are texts: an event
+is a frozen encoder's vector of one, with a place in the order but no time. Widths suit small bases.
+
 A state holds the K vectors as they come from the resampler: they are narrower than the base, so
 they take fewer bytes than soft tokens, or than keys and values in every layer.
 
