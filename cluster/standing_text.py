@@ -108,8 +108,10 @@ def introduction(standing: Standing) -> list[str]:
         f"Every method was tuned with {s['trials']} trials a user of its own space (fewer where it "
         "holds fewer), on one seed, by validation loss; where no trial was better than the base, "
         "the user is answered by the base, under every method alike. "
-        f"All train at the same budget: at most {s['injection_epochs']} + {s['tuning_epochs']} "
-        f"epochs of {s['epoch_tokens']} tokens. The test part was read once, after all choices. "
+        "What users share, where a method has such a part, is chosen for all of them together. "
+        f"A user's training reads as many tokens under every method as {MAIN}'s, which is at most "
+        f"{s['injection_epochs']} + {s['tuning_epochs']} epochs of {s['epoch_tokens']} tokens; "
+        "`oppu` keeps its own fixed epochs. The test part was read once, after all choices. "
         f"The main method, {MAIN}, learns from no other user's trials here.",
         "Loss in nats per token (less is better); ROUGE, Persona-F1 and recall x100 (more is "
         "better). A user's value is the mean over seeds; differences are taken within users, in "
