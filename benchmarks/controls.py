@@ -8,8 +8,9 @@
 
 Strangers are others who are compared, so that their histories are as long as the user's; the loss
 is the mean over some of them. Everything else stays: configuration, seed, shared part, and the
-validation part, which says when to stop. Never among them is whoever learned from the user's own
-past, nor anything of a session that a compared user's later words come from.
+validation part, which says when to stop and what becomes of the state. Never among them is whoever
+learned from the user's own past, nor anything of a session that a compared user's later words come
+from.
 
 A user whose best trial was no gain is answered by the base, and so is that user's control. What was
 found is kept in a file for each entrant and seed, so that it is taken once.
@@ -32,6 +33,7 @@ from cluster.results import write_private
 from cluster.tally import measured_of
 from cluster.tuning import Best, chosen, shares
 from cluster.unit import BASE, Unit
+from cluster.validation import settled
 from models.catalog import personalizer
 from models.history import Histories, Interaction, split
 from models.personalizer import Personalizer, Task, UserState, fit
@@ -111,7 +113,10 @@ class Controls:
         for digest in own:
             of_user = best[digest]
             assert of_user is not None  # whoever was trained has a best trial
-            states = self._states(method, of_user, number, digest)
+            states = [
+                settled(self._arena, {digest: state}).get(digest)
+                for state in self._states(method, of_user, number, digest)
+            ]
             found[digest] = self._mean_loss(states, self._items[digest])
         self._kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, json.dumps(found))
@@ -142,7 +147,7 @@ class Controls:
         train = tuple(item for item in other.train if item.session not in self._closed)
         return replace(task, key=stranger, train=train, profile=other.profile)
 
-    def _mean_loss(self, states: list[UserState], items: tuple[Interaction, ...]) -> float:
+    def _mean_loss(self, states: list[UserState | None], items: tuple[Interaction, ...]) -> float:
         arena = self._arena
         found = losses(arena.base, arena.attach, states, [items] * len(states), arena.frame)
         return fmean(loss.nats for loss in found)

@@ -1,15 +1,16 @@
 """Units on the test part: an entrant trained with what it chose, and the bases without a memory.
 
 This is where a comparison reads the test part, through `measuring.Subject`; it is asked for when
-all trials of all entrants are done. Nothing is chosen here. A user whose best trial was no gain
-isn't trained: the base's own numbers stand for that user, and so they do where the training failed.
+all trials of all entrants are done. Nothing is chosen by it. A user whose best trial was no gain
+isn't trained: the base's own numbers stand for that user. So they do where the training failed, and
+where it is no gain on validation words after all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from cluster.apart import together_or_apart
 from cluster.arena import Arena, Own
@@ -20,6 +21,7 @@ from cluster.measuring import Found, Subject, anchors_of, have_labels, measure
 from cluster.trainings import Trained
 from cluster.tuning import chosen
 from cluster.unit import BASE, Unit
+from cluster.validation import settled
 from cluster.verdicts import keep
 from models.catalog import personalizer
 from models.history import Histories
@@ -64,20 +66,27 @@ def final(arena: Arena, unit: Unit) -> Own:
         if best is not None
     }
     trained = arena.trainings.train(method, wanted, unit.number)
+    trained = replace(trained, states=settled(arena, states := trained.states))
     digests = list(trained.states)
     subjects = _tested(arena)
     scored = together_or_apart(lambda some: _found(arena, trained.states, subjects, some), digests)
     found = dict(zip(digests, scored, strict=True))
-    users = {digest: _own(arena, trained, subjects, found, digest) for digest in wanted}
+    users = {
+        digest: {"no_gain": True}
+        if digest in states and digest not in trained.states
+        else _own(arena, trained, subjects, found, digest)
+        for digest in wanted
+    }
     content: Own = {
         "users": users,
         "refused": trained.reason,
         "train_seconds": trained.seconds,
-        "trained": len(digests),
+        "trained": len(states),
     }
     if unit.number == 0:
         good = {d: trained.states[d] for d, own in users.items() if "measured" in own}
-        content["stored_bytes"] = _published(arena, entrant, good, wanted.keys())
+        failed = [digest for digest, own in users.items() if "failed" in own]
+        content["stored_bytes"] = _published(arena, entrant, good, failed)
         content["pace"] = _pace(arena, good, subjects)
         if isinstance(method, ReadsSlots):
             content["attention"] = {
@@ -131,7 +140,7 @@ def _own(
 
 
 def _published(
-    arena: Arena, entrant: Entrant, states: Mapping[str, UserState], wanted: Collection[str]
+    arena: Arena, entrant: Entrant, states: Mapping[str, UserState], failed: Collection[str]
 ) -> dict[str, int]:
     """Publishes every user, in a registry of the entrant's own; by digest, the bytes of the files.
 
@@ -142,7 +151,7 @@ def _published(
     for user in arena.users:
         state, reason = states.get(user.digest), None
         if state is None:
-            reason = FAILED if user.digest in wanted else WINNER_IS_BASE
+            reason = FAILED if user.digest in failed else WINNER_IS_BASE
             state = UserState(entrant.method, user.user_id, {}, {})
         sizes[user.digest] = stored_bytes(registry, state, identity, reason)
     return sizes

@@ -54,9 +54,10 @@ class Cost:
 class Row:
     """One entrant: by metric and user, the mean over seeds; `counts` are of pooled metrics.
 
-    `on_base` counts users none of whose trials was better than the base; `failed` counts final
-    trainings, of all users and seeds, that did not end well and count as the base; `failed_trials`
-    counts trials.
+    `on_base` counts users none of whose trials was better than the base. Of the final trainings of
+    all other users and all seeds, `no_gain` counts those that were no better on validation words
+    after all, `failed` those that did not end well; both count as the base. `failed_trials` counts
+    trials.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Row:
     cost: Cost = Cost()
     trials: int = 0
     on_base: int = 0
+    no_gain: int = 0
     failed: int = 0
     failed_trials: int = 0
     counts: Mapping[str, Mapping[str, Counts]] = field(default_factory=dict)

@@ -107,7 +107,9 @@ def introduction(standing: Standing) -> list[str]:
         f"{wording.duration(standing.cpu_seconds)} of processor time.",
         f"Every method was tuned with {s['trials']} trials a user of its own space (fewer where it "
         "holds fewer), on one seed, by validation loss; where no trial was better than the base, "
-        "the user is answered by the base, under every method alike. "
+        "the user is answered by the base, under every method alike, and so where the final "
+        "training is no better on validation words. A LoRA is kept at the strength that these "
+        "words are sure of, as a search publishes it. "
         "What users share, where a method has such a part, is chosen for all of them together. "
         f"A user's training reads as many tokens under every method as {MAIN}'s, which is at most "
         f"{s['injection_epochs']} + {s['tuning_epochs']} epochs of {s['epoch_tokens']} tokens; "
@@ -213,11 +215,14 @@ def _told(metric: Printed, found: Difference | None) -> tuple[str, ...]:
 
 def _efforts(entrants: Sequence[Row]) -> Grid:
     rows = [
-        (row.label, *map(str, (row.trials, row.on_base, row.failed, row.failed_trials)))
-        for row in entrants
+        (r.label, *map(str, (r.trials, r.on_base, r.no_gain, r.failed, r.failed_trials)))
+        for r in entrants
     ]
-    headings = ("method", "trials", "users on the base", "failed", "failed trials")
-    title = "Trials a user, users for whom none was better than the base, trainings that failed"
+    headings = ("method", "trials", "users on the base", "no gain", "failed", "failed trials")
+    title = (
+        "Trials a user; users for whom none was better than the base; final trainings that were no "
+        "gain on validation words after all, and that failed"
+    )
     return Grid(title, headings, tuple(rows))
 
 

@@ -121,6 +121,7 @@ def _row(
         cost=_cost(terms, units, entrant, finals, trials),
         trials=len(trials),
         on_base=sum(best is None for best in chosen(units, entrant).values()),
+        no_gain=sum("no_gain" in own for final in finals for own in final["users"].values()),
         failed=sum("failed" in own for final in finals for own in final["users"].values()),
         failed_trials=sum(
             own["loss_nats"] is None for trial in trials for own in trial["users"].values()

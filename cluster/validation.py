@@ -1,4 +1,5 @@
-"""Units on the validation part: the base's own losses, and an entrant's trials.
+"""What is done on the validation part: the base's own losses, an entrant's trials, and what becomes
+of a final training.
 
 The loss of a state is taken as it is on the test part later, with whatever the method puts before a
 query, so that methods that train and methods that only read are measured alike.
@@ -17,6 +18,7 @@ from cluster.unit import Unit, told
 from models.catalog import personalizer
 from models.personalizer import UserState
 from models.scoring import answers, evaluation_items, losses, mean_rouge_l
+from models.strength import is_lora, moderated
 from search.space import SearchSpace
 
 _UNKNOWN: Own = {"loss_nats": None, "rouge_l": None}
@@ -49,6 +51,31 @@ def trial(arena: Arena, unit: Unit) -> Own:
         for digest, configuration in wanted.items()
     }
     return {"users": users, "refused": trained.reason, "train_seconds": trained.seconds}
+
+
+def settled(arena: Arena, states: Mapping[str, UserState]) -> dict[str, UserState]:
+    """States as a search publishes its winners, whatever the method; by digest.
+
+    A LoRA is kept at the strength that the user's validation words are sure of
+    (`models/strength.py`). A state that serves these words no better than the base does, trained
+    anew as it is, is left out: the base answers that user.
+    """
+    kept = {digest: _at_strength(arena, digest, state) for digest, state in states.items()}
+    bare_of = arena.units.read(Unit("bare"))["users"]
+    found = _validated(arena, kept, bare_of, with_answers=False)
+
+    def is_better(digest: str) -> bool:
+        loss = found.get(digest, _UNKNOWN)["loss_nats"]
+        return loss is None or bool(loss < bare_of[digest]["loss_nats"])  # unknown: fails later
+
+    return {digest: state for digest, state in kept.items() if is_better(digest)}
+
+
+def _at_strength(arena: Arena, digest: str, state: UserState) -> UserState:
+    if not is_lora(state):
+        return state
+    items = evaluation_items(arena.subjects.of(digest).validation)
+    return moderated(arena.base, arena.attach, state, items, arena.frame)[0]
 
 
 def _validated(

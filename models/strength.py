@@ -22,6 +22,12 @@ from models.personalizer import Attach, Frame, UserState
 from models.scoring import Loss, losses
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+LORA_B = ".lora_B."
+
+
+def is_lora(state: UserState) -> bool:
+    """Whether a state holds a LoRA, which can be kept in part."""
+    return any(LORA_B in name for name in state.tensors)
 
 
 def moderated(
@@ -47,7 +53,7 @@ def surest(found: Sequence[Loss], of_base: Loss) -> int:
 def scaled(state: UserState, strength: float) -> UserState:
     """A LoRA whose product is `strength` times that of `state`."""
     tensors = {
-        name: tensor * strength if ".lora_B." in name else tensor
+        name: tensor * strength if LORA_B in name else tensor
         for name, tensor in state.tensors.items()
     }
     return replace(state, tensors=tensors)
