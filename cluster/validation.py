@@ -60,7 +60,11 @@ def settled(arena: Arena, states: Mapping[str, UserState]) -> dict[str, UserStat
     (`models/strength.py`). A state that serves these words no better than the base does, trained
     anew as it is, is left out: the base answers that user.
     """
-    kept = {digest: _at_strength(arena, digest, state) for digest, state in states.items()}
+    kept = dict(states)
+    moved = together_or_apart(
+        lambda some: [_at_strength(arena, digest, states[digest]) for digest in some], list(states)
+    )
+    kept |= {d: s for d, s in zip(states, moved, strict=True) if not isinstance(s, ValueError)}
     bare_of = arena.units.read(Unit("bare"))["users"]
     found = _validated(arena, kept, bare_of, with_answers=False)
 

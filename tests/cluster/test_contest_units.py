@@ -17,6 +17,7 @@ from cluster.entrant import Entrant
 from cluster.station import Broken, Station, done
 from cluster.tuning import best_of
 from cluster.unit import Unit, told
+from cluster.validation import settled
 from models import catalog
 from models.base import Base
 from models.fitting import ReadFitting
@@ -31,6 +32,9 @@ from models.personalizer import (
     Task,
     UserState,
 )
+from models.scoring import evaluation_items, losses
+from models.strength import scaled
+from search.space import MemoryConfig
 from tests.cluster import tiny_contest
 from tests.cluster.tiny_contest import CODE, USERS
 from tests.tiny import tiny_base
@@ -133,6 +137,7 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> None:
 def better(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets every user's first trial that has a loss be the best, so that states are tested."""
     monkeypatch.setattr("cluster.tuning.best_of", _first_with_a_loss)
+    monkeypatch.setattr("cluster.finals.settled", lambda arena, states: dict(states))
 
 
 def _first_with_a_loss(bare, trials):  # type: ignore[no-untyped-def]
@@ -265,6 +270,46 @@ def test_a_user_who_fails_counts_as_the_base_and_is_counted(
     assert row.values["loss"][digest] == none.values["loss"][digest]
     others = set(none.values["loss"]) - {digest}
     assert all(row.values["loss"][user] != none.values["loss"][user] for user in others)
+
+
+def test_a_training_that_is_no_gain_after_all_counts_as_the_base_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.tuning.best_of", _first_with_a_loss)
+    terms = tiny_contest.terms(tmp_path, ("none", "hint"), trials=1, seeds=2)
+    arena = tiny_contest.begun(tmp_path, terms)
+    tiny_contest.tried(arena)
+    bare = arena.units.read(Unit("bare"))["users"]
+    trial = told(arena.units, "hint")[0]["users"]
+    worse = {d for d, own in trial.items() if own["loss_nats"] >= bare[d]["loss_nats"]}
+    assert worse  # the words of a stranger to it don't help a random base
+    standing = tiny_contest.tested(arena)
+    row, none = standing.row("hint"), standing.row("none")
+    assert row is not None
+    assert none is not None
+    assert (row.no_gain, row.on_base, row.failed) == (2 * len(worse), 0, 0)
+    assert all(row.values["loss"][user] == none.values["loss"][user] for user in worse)
+
+
+def test_a_lora_is_kept_at_a_strength_that_helps_and_left_out_where_none_does(
+    tmp_path: Path,
+) -> None:
+    terms = tiny_contest.terms(tmp_path, ("none", "milp"), trials=1, seeds=1)
+    arena = tiny_contest.begun(tmp_path, terms)
+    done(arena, Unit("bare"))
+    digest = arena.users[0].digest
+    everywhere = MemoryConfig(tuple(range(arena.base.layer_count)), 8, 1e-2)
+    wanted: dict[str, Configuration] = {digest: everywhere}
+    state = arena.trainings.train(catalog.personalizer("milp"), wanted, 0).states[digest]
+    states = {digest: state, arena.users[1].digest: scaled(state, -1.0)}  # the second unlearns
+    kept = settled(arena, states)
+    assert list(kept) == [digest]
+    items = evaluation_items(arena.subjects.of(digest).validation)
+    found = losses(arena.base, arena.attach, [None, kept[digest]], [items] * 2, arena.frame)
+    assert found[1].nats < found[0].nats
+    name = next(name for name in state.tensors if ".lora_B." in name)
+    ratio = kept[digest].tensors[name].norm() / state.tensors[name].norm()
+    assert float(ratio) in (0.25, 0.5, 0.75, 1.0)
 
 
 def test_a_fault_ends_its_unit_without_a_word_of_the_user(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_tables_name_rows_costs_and_who_was_left_out() -> None:
     own = a_row(
         "own",
         {"a": 2.0, "b": 4.5},
+        no_gain=2,
         failed=3,
         cost=Cost(
             trained_parameters=1200,
@@ -92,8 +93,8 @@ def test_tables_name_rows_costs_and_who_was_left_out() -> None:
     standing = a_standing(none, own, left_out={"needy": "expected 9 | users"}, population=None)
     page = markdown(standing)
     assert "| own | -0.750 | [-1.000, -0.500] | 2 | 0 | 0 |" in page
-    assert "| none | 1 | 2 | 0 | 0 |" in page
-    assert "| own | 1 | 0 | 3 | 0 |" in page
+    assert "| none | 1 | 2 | 0 | 0 | 0 |" in page
+    assert "| own | 1 | 0 | 2 | 3 | 0 |" in page
     assert "| own | 1,200 | \N{EN DASH} | 5,000 | 12.2 |" in page
     assert "| own | 2 | 4.0 |" in page
     assert "needy" in page
