@@ -19,6 +19,7 @@ where there is one process), S draws of each, K cells.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,10 +47,43 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class _Known:
+    """A fitted process, ready to be asked about a candidate: its trials, factorised once.
+
+    NOTE: BoTorch's posterior gives the covariances of candidates among themselves too, which are
+    most of its cost and not needed here.
+    """
+
+    model: Any
+    X: Tensor  # M x N x d, the trials it was fitted to
+    root: Tensor  # M x N x N, lower triangular, of their covariance with noise
+    residual: Tensor  # M x N x 1, standardised
+
+    @classmethod
+    def of(cls, model: Any) -> "_Known":
+        """What a process of BoTorch's knows."""
+        X, y = model.train_inputs[0], model.train_targets
+        covariance = model.covar_module(X).to_dense()
+        noise = model.likelihood.noise[..., None] * torch.eye(X.shape[-2], dtype=X.dtype)
+        root = _batched(psd_safe_cholesky(covariance + noise))
+        centred = _batched((y - model.mean_module(X))[..., None])
+        residual = torch.linalg.solve_triangular(root, centred, upper=False)
+        return cls(model, _batched(X), root, residual)
+
+    def across(self, X: Tensor) -> Tensor:
+        """`M x N x c`: what the trials say of rows `c x d`, as standard numbers."""
+        between = _batched(self.model.covar_module(self.X, X[None]).to_dense())
+        found: Tensor = torch.linalg.solve_triangular(self.root, between, upper=False)
+        return found
+
+
+@dataclass(frozen=True)
 class _Baseline:
     """One objective at the baseline: what candidates are conditioned on."""
 
+    known: _Known
     X: Tensor  # n x d
+    across: Tensor  # M x N x n
     root: Tensor  # M x n x n, lower triangular
     standard: Tensor  # M x n x S, the draws as standard normal numbers
 
@@ -82,9 +116,7 @@ def expected_improvement(
     def values(candidates: Array) -> Array:
         with torch.no_grad():
             chunks = torch.split(torch.as_tensor(candidates), CHUNK)
-            found: Array = torch.cat(
-                [_gain(surrogate, baselines, cells, c) for c in chunks]
-            ).numpy()
+            found: Array = torch.cat([_gain(baselines, cells, c) for c in chunks]).numpy()
         return np.nan_to_num(found, nan=-np.inf)
 
     return values
@@ -109,7 +141,8 @@ def _drawn(
         root = psd_safe_cholesky(covariance[:, kept][:, :, kept])
         centred = drawn[:, :, kept, j].transpose(1, 2) - mean[:, kept, None]
         standard = torch.linalg.solve_triangular(root, centred, upper=False)
-        baselines.append(_Baseline(X[kept], root, standard))
+        known = _Known.of(surrogate.model.models[j])
+        baselines.append(_Baseline(known, X[kept], known.across(X[kept]), root, standard))
     return drawn[:, :, kept], baselines
 
 
@@ -118,6 +151,11 @@ def _moments(model: object, X: Tensor) -> tuple[Tensor, Tensor]:
     distribution = model.posterior(X).distribution  # type: ignore[attr-defined]
     mean, covariance = distribution.mean, distribution.covariance_matrix
     return mean.reshape(-1, len(X)), covariance.reshape(-1, len(X), len(X))
+
+
+def _batched(found: Tensor) -> Tensor:
+    """`M x n x c`; a single process' matrix gets its `M` of 1."""
+    return found if found.dim() == 3 else found[None]
 
 
 def _cells(drawn: Tensor, corner: Tensor) -> Tensor:
@@ -132,27 +170,29 @@ def _cells(drawn: Tensor, corner: Tensor) -> Tensor:
     return found
 
 
-def _gain(
-    surrogate: Surrogate, baselines: list[_Baseline], cells: Tensor, candidates: Tensor
-) -> Tensor:
+def _gain(baselines: list[_Baseline], cells: Tensor, candidates: Tensor) -> Tensor:
     """`c` expected gains, over the draws and the members."""
     volumes = torch.ones((), dtype=candidates.dtype)
-    for j, (model, baseline) in enumerate(zip(surrogate.model.models, baselines, strict=True)):
-        mean, deviation = _conditional(model, baseline, candidates)
+    for j, baseline in enumerate(baselines):
+        mean, deviation = _conditional(baseline, candidates)
         lower, upper = (bound[:, :, None, :, j] for bound in cells)  # M x S x 1 x K
         above = [_excess(mean, deviation, bound) for bound in (lower, upper)]
         volumes = volumes * (above[0] - above[1])
     return volumes.sum(-1).mean((0, 1))
 
 
-def _conditional(model: object, baseline: _Baseline, candidates: Tensor) -> tuple[Tensor, Tensor]:
+def _conditional(baseline: _Baseline, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """`M x S x c x 1` means and `M x 1 x c x 1` deviations, given each draw of the baseline."""
-    count = len(baseline.X)
-    mean, covariance = _moments(model, torch.cat([baseline.X, candidates]))
-    across = covariance[:, :count, count:]
-    weights = torch.linalg.solve_triangular(baseline.root, across, upper=False)  # M x n x c
-    variance = covariance.diagonal(dim1=-2, dim2=-1)[:, count:] - weights.square().sum(1)
-    moved = mean[:, None, count:] + torch.einsum("mnc,mns->msc", weights, baseline.standard)
+    known, kernel = baseline.known, baseline.known.model.covar_module
+    across = known.across(candidates)  # M x N x c
+    mean = known.model.mean_module(candidates) + (across * known.residual).sum(1)
+    between = kernel(baseline.X[None], candidates[None]).to_dense()
+    weights = torch.linalg.solve_triangular(
+        baseline.root, between - baseline.across.transpose(1, 2) @ across, upper=False
+    )  # M x n x c
+    variance = kernel(candidates[None], diag=True) - across.square().sum(1)
+    variance = variance - weights.square().sum(1)
+    moved = mean[:, None] + torch.einsum("mnc,mns->msc", weights, baseline.standard)
     deviation = variance.clamp_min(SMALLEST_VARIANCE).sqrt()
     return moved[..., None], deviation[:, None, :, None]
 
