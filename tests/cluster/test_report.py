@@ -289,5 +289,6 @@ def test_studies_may_lie_elsewhere(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_not_ended_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
     with pytest.raises(FileNotFoundError, match="--resume"):
         report.write(tmp_path)
