@@ -36,7 +36,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_no_results_are_told_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no results here.*check the path"):
+    with pytest.raises(FileNotFoundError, match=r"no results here\..*check the path"):
         load(tmp_path / "mistyped")
     (tmp_path / "key").touch()  # begun
     with pytest.raises(FileNotFoundError, match="--resume"):
