@@ -8,8 +8,8 @@ Late in a search there are many hills, most of them under a rank or with layers 
 not hold yet, and worse configurations lie between. A few climbers from the best of what is known
 all climb the same one, and the search stays at one rank to its end. So there are many climbers,
 some of each rank; the front's layers are tried under every rank and learning rate; and the highest
-climb on by exchanging layers. All that is done on a screen: the same improvement over few draws, at
-an eighth of the cost. The best of it are then valued in full, and climb once more.
+climb on by exchanging layers. All that is done on a screen: the same improvement over an eighth of
+the draws. The best of it are then valued in full, and climb once more.
 
 Notation: n trials, d columns, m objectives.
 """

@@ -17,7 +17,6 @@ from cluster.entrant import Entrant
 from cluster.station import Broken, Station, done
 from cluster.tuning import best_of
 from cluster.unit import Unit, told
-from cluster.validation import settled
 from models import catalog
 from models.base import Base
 from models.fitting import ReadFitting
@@ -32,9 +31,6 @@ from models.personalizer import (
     Task,
     UserState,
 )
-from models.scoring import evaluation_items, losses
-from models.strength import scaled
-from search.space import MemoryConfig
 from tests.cluster import tiny_contest
 from tests.cluster.tiny_contest import CODE, USERS
 from tests.tiny import tiny_base
@@ -289,27 +285,6 @@ def test_a_training_that_is_no_gain_after_all_counts_as_the_base_and_is_counted(
     assert none is not None
     assert (row.no_gain, row.on_base, row.failed) == (2 * len(worse), 0, 0)
     assert all(row.values["loss"][user] == none.values["loss"][user] for user in worse)
-
-
-def test_a_lora_is_kept_at_a_strength_that_helps_and_left_out_where_none_does(
-    tmp_path: Path,
-) -> None:
-    terms = tiny_contest.terms(tmp_path, ("none", "milp"), trials=1, seeds=1)
-    arena = tiny_contest.begun(tmp_path, terms)
-    done(arena, Unit("bare"))
-    digest = arena.users[0].digest
-    everywhere = MemoryConfig(tuple(range(arena.base.layer_count)), 8, 1e-2)
-    wanted: dict[str, Configuration] = {digest: everywhere}
-    state = arena.trainings.train(catalog.personalizer("milp"), wanted, 0).states[digest]
-    states = {digest: state, arena.users[1].digest: scaled(state, -1.0)}  # the second unlearns
-    kept = settled(arena, states)
-    assert list(kept) == [digest]
-    items = evaluation_items(arena.subjects.of(digest).validation)
-    found = losses(arena.base, arena.attach, [None, kept[digest]], [items] * 2, arena.frame)
-    assert found[1].nats < found[0].nats
-    name = next(name for name in state.tensors if ".lora_B." in name)
-    ratio = kept[digest].tensors[name].norm() / state.tensors[name].norm()
-    assert float(ratio) in (0.25, 0.5, 0.75, 1.0)
 
 
 def test_a_fault_ends_its_unit_without_a_word_of_the_user(tmp_path: Path) -> None:
