@@ -16,7 +16,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from cluster.comparison import METRICS
 from cluster.comparison_text import signed
 from cluster.grid import Grid
 from cluster.standing import TIE, Difference, difference_of
+from cluster.terms import Terms
 
 LOSS = METRICS[0]
-_MAY_DIFFER = ("skip", "methods", "default_budget")
+_MAY_DIFFER = {"skip", "methods", "default_budget"}
+# What is learned of others, and so the base with it merged in, is not the same on other users.
+_ALIKE = {field.name for field in fields(Terms)} - _MAY_DIFFER | {"data_digest"}
 
 Losses = Mapping[str, Mapping[str, float]]
 """By method and user digest: mean test loss over seeds."""
@@ -54,9 +57,10 @@ class Pair:
     @property
     def is_apart(self) -> bool:
         """Whether the two intervals have nothing in common."""
-        ends = (self.first.low, self.first.high, self.second.low, self.second.high)
-        low, high, its_low, its_high = (0.0 if end is None else end for end in ends)
-        return high < its_low - TIE or its_high < low - TIE
+        one, two = self.first, self.second
+        if one.low is None or one.high is None or two.low is None or two.high is None:
+            return False  # a single user has no interval
+        return one.high < two.low - TIE or two.high < one.low - TIE
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,14 +79,10 @@ def check(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """Refuses two comparisons that are not of the same terms on different users.
 
     Raises:
-        ValueError: names what differs, or says how many users are in both.
+        ValueError: names what differs, or says that the users are the same.
     """
     ours, theirs = (dict(each["settings"]) for each in (first, second))
-    differ = sorted(
-        name
-        for name in ours.keys() | theirs.keys()
-        if name not in _MAY_DIFFER and ours.get(name) != theirs.get(name)
-    )
+    differ = sorted(name for name in _ALIKE if ours.get(name) != theirs.get(name))
     if differ:
         raise ValueError(f"expected two comparisons of the same terms, got other {differ}")
     if ours.get("skip", 0) == theirs.get("skip", 0):

@@ -58,8 +58,8 @@ def test_it_reads_two_comparisons_and_refuses_what_cannot_be_held_against_each_o
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    one.write_text(json.dumps(stored()))
-    two.write_text(json.dumps(stored(skip=8, methods=["b", "a"])))
+    one.write_text(json.dumps(stored(base_fingerprint="of the others", commit="c")))
+    two.write_text(json.dumps(stored(skip=8, methods=["b", "a"], base_fingerprint="new")))
     agreement.main([str(one), str(two)])
     assert "Kendall's tau of the two orders: 1.00; of 1 pairs 1 agree" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"same terms, got other \['data'\]"):
