@@ -1,12 +1,14 @@
 """Points that need no model: random and Sobol sequences, and the design that a search begins with.
 
 `random` and `sobol` walk one fixed sequence of the seed's and propose the first points on it that
-are not taken, so they are samplers themselves.
+are not taken, so they are samplers themselves. A design of Sobol points begins with the memory that
+one would train without a search: whatever few trials find is then no worse than that.
 
 NOTE: torch is imported where Sobol points are drawn; who only lists names doesn't wait for it.
 """
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -25,6 +27,8 @@ from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
 LONGEST_WALK = 4096  # points of a sequence before what is left is listed instead
 LONGEST_LIST = 100_000
+DEFAULT = "default"  # the source of the memory that needs no search
+DEFAULT_LEARNING_RATE = 1e-3
 
 
 class SequenceSampler:
@@ -77,6 +81,7 @@ class Design:
     def __init__(self, name: DesignName, initial: int) -> None:
         """A design of `initial` points of the sequence called `name`."""
         self.initial = initial
+        self.begins_with_default = name == "sobol"  # the paper's is random throughout
         self._sequence = SequenceSampler(name)
         self._sobol = SequenceSampler("sobol")
 
@@ -93,19 +98,47 @@ class Design:
         seed: int,
         portfolio: Sequence[MemoryConfig] = (),
     ) -> Proposal | None:
-        """What is advised, then the sequence's next point; None where the space has run out."""
-        first = next(advised(portfolio, taken), None)
-        return first or next(iter(self._sequence.walk(space, taken, 1, seed)), None)
+        """What is advised, then the default, then the sequence's next point.
+
+        None where the space has run out.
+        """
+        return next(self._untaken(space, taken, 1, seed, portfolio), None)
 
     def points(self, space: SearchSpace, count: int, seed: int) -> list[MemoryConfig]:
-        """The first points of the sequence."""
-        return [proposal.config for proposal in self._sequence.walk(space, (), count, seed)]
+        """The first points of a design that nothing is advised for."""
+        found = itertools.islice(self._untaken(space, (), count, seed), count)
+        return [proposal.config for proposal in found]
 
     def spare(
         self, space: SearchSpace, taken: Collection[MemoryConfig], seed: int
     ) -> Proposal | None:
         """A Sobol point instead of a model's; None where the space has run out."""
         return next(iter(self._sobol.walk(space, taken, 1, seed)), None)
+
+    def _untaken(
+        self,
+        space: SearchSpace,
+        taken: Collection[MemoryConfig],
+        count: int,
+        seed: int,
+        portfolio: Sequence[MemoryConfig] = (),
+    ) -> Iterator[Proposal]:
+        """The design's points that are not taken, `count` of its sequence among them."""
+        first = [Proposal(default_memory(space), DEFAULT)] if self.begins_with_default else []
+        skip = set(taken)
+        for proposal in itertools.chain(advised(portfolio, taken), first):
+            if proposal.config not in skip:
+                skip.add(proposal.config)
+                yield proposal
+        yield from self._sequence.walk(space, skip, count, seed)
+
+
+def default_memory(space: SearchSpace) -> MemoryConfig:
+    """What one would train without a search: every layer, a middle rank, a usual learning rate."""
+    rates = space.learning_rates
+    rate = min(rates, key=lambda known: abs(math.log(known / DEFAULT_LEARNING_RATE)))
+    rank = space.ranks[len(space.ranks) // 2]
+    return space.canonical([True] * space.layer_count, space.max_count, rank, rate)
 
 
 def uniform_points(dimensions: int, seed: int) -> Iterator[NDArray[np.float64]]:

@@ -9,6 +9,7 @@ import torch
 from benchmarks.cohorts import Extent
 from benchmarks.searches import searched
 from benchmarks.surrogates import VARIANTS, Smeared, cohort, fit
+from search.design import DEFAULT
 from search.space import MemoryConfig
 from search.surrogate import Surrogate
 
@@ -65,5 +66,5 @@ def test_a_variant_searches_under_its_own_name(tmp_path: Path) -> None:
     contender = next(c for c in COHORT.contenders if c.name == "own")
     trace = searched(PROBLEM, contender, 0, tmp_path)
     assert trace.contender == "own"
-    assert trace.sources == ["sobol"] * 4 + ["gp"] * 4
+    assert trace.sources == [DEFAULT] + ["sobol"] * 3 + ["gp"] * 4
     assert COHORT.default == "size"

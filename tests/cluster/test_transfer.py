@@ -11,6 +11,7 @@ from cluster.asker import Asker, start_askers
 from cluster.budget import Rules
 from cluster.connection import connected
 from cluster.studies import SearchPlan, Studies
+from search.design import DEFAULT
 from search.samplers import PORTFOLIO, Evidence, Proposal, SamplerSettings, make_sampler
 from search.space import MemoryConfig
 from search.storage import open_storage, sqlite_url
@@ -56,7 +57,7 @@ def proposed(of: Studies, digest: str, count: int) -> list[Proposal]:
 def test_the_first_users_learn_from_nobody(tmp_path: Path) -> None:
     first = studies(tmp_path)
     assert first.advised == 0
-    assert {p.source for p in proposed(first, "aaaa", 8)} == {"sobol"}
+    assert [p.source for p in proposed(first, "aaaa", 8)] == [DEFAULT] + ["sobol"] * 7
 
 
 def test_later_users_begin_with_a_portfolio_and_go_on_with_it(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_later_users_begin_with_a_portfolio_and_go_on_with_it(tmp_path: Path) ->
     assert 0 < later.advised <= 4
     found = proposed(later, "aaaa", 8)
     sources = [p.source for p in found]
-    assert sources == [PORTFOLIO] * later.advised + ["sobol"] * (8 - later.advised)
+    assert sources == [PORTFOLIO] * later.advised + [DEFAULT] + ["sobol"] * (7 - later.advised)
     asked = later.stored("aaaa", found[:1])[1][0]
     later.tell(asked, {"loss_nats": 3.5, "rouge_l": 0.2})
     storage = open_storage(sqlite_url(tmp_path / "studies.db"))
@@ -90,7 +91,8 @@ def test_a_user_who_has_begun_alone_goes_on_alone(tmp_path: Path) -> None:
 
 def test_nothing_is_learned_where_it_is_not_wanted(tmp_path: Path) -> None:
     search_earlier_users(tmp_path)
-    assert {p.source for p in proposed(studies(tmp_path, transfer=False), "aaaa", 8)} == {"sobol"}
+    alone = proposed(studies(tmp_path, transfer=False), "aaaa", 8)
+    assert [p.source for p in alone] == [DEFAULT] + ["sobol"] * 7
 
 
 def test_an_asker_of_ray_advises_the_same(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.studies import OBJECTIVES
 from search.census import study_names
+from search.design import DEFAULT
 from search.samplers import PORTFOLIO, SamplerSettings, make_sampler
 from search.space import MemoryConfig
 from search.storage import open_storage, sqlite_url
@@ -65,7 +66,7 @@ def test_users_of_a_later_run_begin_with_a_portfolio_and_share_a_total(tmp_path:
     points = "1 point" if advised == 1 else "2 points"
     assert f"new users begin with {points} of earlier users' fronts" in said
     for study in studies:
-        expected = [PORTFOLIO] * advised + ["sobol"] * (4 - advised)
+        expected = [PORTFOLIO] * advised + [DEFAULT] + ["sobol"] * (3 - advised)
         assert [t.source for t in study.trials[1:5]] == expected
         assert tuple(t.config for t in study.trials[1 : 1 + advised]) == study.portfolio
         assert all(t.gain is not None for t in study.trials[5:])

@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from search.design import Design, sobol_points, uniform_points
-from search.samplers import Observation
-from search.space import BASE_CONFIG
+from search.design import (
+    DEFAULT,
+    Design,
+    SequenceSampler,
+    default_memory,
+    sobol_points,
+    uniform_points,
+)
+from search.samplers import Observation, Proposal
+from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from tests.search.planted import BASE, SPACE, observed
 
 Points = Callable[[int, int], Iterator[np.ndarray]]
@@ -40,3 +47,25 @@ def test_the_design_lasts_for_so_many_configurations_and_until_a_model_can_learn
     assert not design.remaining([anchor, *observed(configs[:2])], configs[2:3])
     failed = [Observation(config, None) for config in configs[:3]]
     assert design.remaining([anchor, *failed, *observed(configs[3:])], [])
+
+
+def test_a_design_of_sobol_points_begins_with_what_needs_no_search() -> None:
+    wide = SearchSpace(40)
+    assert default_memory(wide).rank == 32
+    assert default_memory(wide).learning_rate == 1e-3
+    assert len(default_memory(wide).layers) == 32
+    narrow = SearchSpace(3, (8, 16), (5e-4,), search_layers=False, search_number=False)
+    assert default_memory(narrow) == MemoryConfig((0, 1, 2), 16, 5e-4)
+    assert default_memory(narrow) in narrow
+    sequence = [p.config for p in SequenceSampler("sobol").walk(SPACE, (), 4, 7)]
+    first = default_memory(SPACE)
+    assert (
+        Design("sobol", 4).points(SPACE, 4, 7) == [first, *(c for c in sequence if c != first)][:4]
+    )
+    begins = Design("sobol", 4).next(SPACE, (), 7)
+    assert begins == Proposal(first, DEFAULT)
+    after = Design("sobol", 4).next(SPACE, [first], 7)
+    assert after is not None
+    assert after.config == next(c for c in sequence if c != first)
+    random = [p.config for p in SequenceSampler("random").walk(SPACE, (), 4, 7)]
+    assert Design("random", 4).points(SPACE, 4, 7) == random

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from search.design import DEFAULT
 from search.pareto import LOSS
 from search.samplers import (
     PORTFOLIO,
@@ -142,7 +143,7 @@ def test_ablated_spaces_are_searched(sampler: Sampler, layers: bool, number: boo
 def test_the_source_says_who_proposed(sampler: Sampler) -> None:
     early = sampler.suggest(SPACE, OBJECTIVES, [], [], 1, 0)
     later = sampler.suggest(SPACE, OBJECTIVES, COMPLETED, [], 1, 0)
-    assert early[0].source == (sampler.name if sampler.name in SEQUENCES else "sobol")
+    assert early[0].source == (sampler.name if sampler.name in SEQUENCES else DEFAULT)
     assert later[0].source == sampler.name
 
 

@@ -10,6 +10,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from search.census import study_names
+from search.design import DEFAULT
 from search.samplers import Observation
 from search.storage import open_storage, sqlite_url
 from search.study import Study
@@ -76,7 +77,7 @@ def test_killed_at_random_moments_a_search_is_the_same(
         worker.communicate()
     whole = Study.open(open_storage(url), "digest", SPACE, OBJECTIVES)
     assert proposals(killed) == proposals(whole)
-    assert {trial.source for trial in killed.trials} == {"anchor", "sobol", sampler}
+    assert {trial.source for trial in killed.trials} == {"anchor", DEFAULT, "sobol", sampler}
     assert killed.completed() == [
         Observation(t.config, planted(t.config) if t.number else BASE) for t in whole.trials
     ]
