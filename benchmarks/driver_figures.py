@@ -17,7 +17,6 @@ class Sample:
     """At one moment: trials told, and what driver and controllers hold and have spent."""
 
     told: int
-    driver_bytes: int
     shard_bytes: int  # of the largest controller
     cpu_seconds: float
     processes: int  # below the driver, Ray's own among them

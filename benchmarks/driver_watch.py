@@ -52,9 +52,8 @@ class Watch:
                     held.append(process.memory_info().rss)
             except psutil.Error:  # it has ended
                 continue
-        rss = driver.memory_info().rss
         spent = sum(self._spent.values()) - time.thread_time()
-        return Sample(self._told(), rss, max(held), spent, len(below), workers)
+        return Sample(self._told(), max(held), spent, len(below), workers)
 
 
 def title_of(process: psutil.Process) -> str:

@@ -41,6 +41,7 @@ _REQUIRED = ("user_id", "time", "response")
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/data set
 _ROWS = 1024  # read at once from a columnar format
 LONGEST_LINE = 1 << 26  # bytes; a longer one is no interaction, but something that has no end
+LARGEST_DOCUMENT = 1 << 31  # likewise, of a file that is one piece of JSON; unpacked
 
 
 @dataclass(frozen=True)
@@ -247,11 +248,16 @@ def document(path: Path) -> object:
     """What a file holds that is one piece of JSON, gzipped or not.
 
     Raises:
-        DataError: damaged, or no JSON.
+        DataError: damaged, too large, or no JSON.
         OSError: missing or unreadable.
     """
     with _opened(path) as stream, _undamaged(path):
-        return _json(stream.read(), str(path))
+        raw = stream.read(LARGEST_DOCUMENT + 1)
+    if len(raw) > LARGEST_DOCUMENT:
+        raise DataError(
+            f"{path}: expected at most {LARGEST_DOCUMENT} bytes of JSON, got more; split the file"
+        )
+    return _json(raw, str(path))
 
 
 def _dialogues(path: Path) -> list[object]:

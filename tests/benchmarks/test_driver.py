@@ -55,7 +55,7 @@ def test_figures_of_the_first_and_the_last_thousand_trials() -> None:
     told = (0, 1000, 2000, 3000)
     spent = (1.0, 3.0, 6.0, 11.0)
     samples = [
-        Sample(count, 10**8 + count, 10**7 * place, seconds, 2 * place, place)
+        Sample(count, 10**7 * place, seconds, 2 * place, place)
         for place, (count, seconds) in enumerate(zip(told, spent, strict=True))
     ]
     held = [10**8, 11 * 10**7, 10**8]

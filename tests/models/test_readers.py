@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models import readers
 from models.lines import DataError
-from models.readers import LONGEST_LINE, find, profiles, records
+from models.readers import LONGEST_LINE, document, find, profiles, records
 
 RECORDS: list[dict[str, object]] = [
     {"user_id": "ann", "time": "b", "query": "how are you", "response": "fine", "session": "s"},
@@ -183,6 +184,18 @@ def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path) -> None:
     file.write_bytes(gzip.compress(b"{" + b" " * LONGEST_LINE, 1))
     with pytest.raises(DataError, match=rf"a\.jsonl\.gz:1: .* at most {LONGEST_LINE} bytes"):
         content(file, tmp_path)
+
+
+def test_a_document_that_unpacks_too_large_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.json.gz"
+    file.write_bytes(gzip.compress(b"[" + b" " * 998 + b"]"))
+    monkeypatch.setattr(readers, "LARGEST_DOCUMENT", 1000)
+    assert document(file) == []
+    monkeypatch.setattr(readers, "LARGEST_DOCUMENT", 999)
+    with pytest.raises(DataError, match=r"a\.json\.gz: expected at most 999 bytes of JSON"):
+        document(file)
 
 
 @pytest.mark.parametrize(
