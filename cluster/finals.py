@@ -136,6 +136,7 @@ def _own(
         "stored_parameters": kept,
         "trained_parameters": kept if trained.steps[digest] else 0,
         "extra_tokens": extra_tokens(arena.base, arena.frame, state, subject.items, limit),
+        "lost": {name: count for name, count in trained.lost[digest].items() if count},
     }
 
 

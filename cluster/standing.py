@@ -57,7 +57,8 @@ class Row:
     `on_base` counts users none of whose trials was better than the base. Of the final trainings of
     all other users and all seeds, `no_gain` counts those that were no better on validation words
     after all, `failed` those that did not end well; both count as the base. `failed_trials` counts
-    trials.
+    trials. `lost` counts what the texts of users with a state lost on their way into it, under the
+    first seed: what a prompt's budget, the context or an epoch's limit leaves out.
     """
 
     label: str
@@ -69,6 +70,7 @@ class Row:
     failed: int = 0
     failed_trials: int = 0
     counts: Mapping[str, Mapping[str, Counts]] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     def mean(self, metric: Metric | PooledMetric) -> float | None:
         """Over the users who have a value."""

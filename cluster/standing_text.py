@@ -34,6 +34,10 @@ _OPTIONS = (
     "RMSE are of all users' items at once; their intervals are percentiles over users drawn anew, "
     "their wins by each user's own items."
 )
+_LOST_TITLE = (
+    "What users' texts lost on their way into states, first seed, added over users with a state: "
+    "the oldest beyond a prompt's budget, the context or an epoch's limit; line breaks"
+)
 _SHARED_TITLE = "What is shared costs once, apart from any user: for a configuration and a seed"
 
 Column = tuple[str, Callable[[Cost], str]]
@@ -143,6 +147,8 @@ def grids(standing: Standing) -> list[Grid]:
     tables += [_efforts(entrants), _costs(entrants, _OWN, _OWN_TITLE)]
     if sharing := [row for row in entrants if row.cost.shared_times]:
         tables.append(_costs(sharing, _SHARED, _SHARED_TITLE))
+    if losing := [row for row in entrants if row.lost]:
+        tables.append(_losses(losing))
     if standing.anchors:
         rows = [
             (name, wording.percent(f1), f"{cover:.2f}")
@@ -230,6 +236,12 @@ def _costs(entrants: Sequence[Row], columns: Sequence[Column], title: str) -> Gr
     """One row for each entrant."""
     rows = [(row.label, *(tell(row.cost) for _, tell in columns)) for row in entrants]
     return Grid(title, ("method", *(name for name, _ in columns)), tuple(rows))
+
+
+def _losses(rows: Sequence[Row]) -> Grid:
+    names = sorted({name for row in rows for name in row.lost})
+    told = tuple((r.label, *(wording.count(r.lost.get(name, 0)) for name in names)) for r in rows)
+    return Grid(_LOST_TITLE, ("method", *(name.replace("_", " ") for name in names)), told)
 
 
 def _times(value: float | None) -> str:

@@ -7,6 +7,7 @@ training failed, has the base's own values there.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -126,7 +127,16 @@ def _row(
         failed_trials=sum(
             own["loss_nats"] is None for trial in trials for own in trial["users"].values()
         ),
+        lost=_lost(finals[0]["users"].values()),
     )
+
+
+def _lost(users: Iterable[Content]) -> dict[str, int]:
+    """Added over users; outcomes of before this was kept say nothing."""
+    found: Counter[str] = Counter()
+    for own in users:
+        found.update(own.get("lost", {}))
+    return dict(sorted(found.items()))
 
 
 def _cost(

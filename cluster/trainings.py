@@ -42,12 +42,14 @@ PEOPLE, PAIRS = 100, 16
 class Trained:
     """How the trainings of some users ended: by digest, those that gave a state.
 
-    `seconds` is the time of all of them, without what is shared; `reason` says why the method can't
-    run here, where nobody's training ended well.
+    `lost` counts what each one's text lost on its way into the state. `seconds` is the time of all
+    of them, without what is shared; `reason` says why the method can't run here, where nobody's
+    training ended well.
     """
 
     states: Mapping[str, UserState] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str | None = None
 
@@ -154,7 +156,9 @@ def _trained(
     finished = [end for end in ended if isinstance(end, Finished) and end.state is not None]
     if finished:
         states = {end.key: end.state for end in finished if end.state is not None}
-        return Trained(states, {end.key: end.steps for end in finished}, seconds)
+        steps = {end.key: end.steps for end in finished}
+        lost = {end.key: end.counts for end in finished}
+        return Trained(states, steps, lost, seconds)
     errors = [end for end in ended if isinstance(end, ValueError)]
     reason = str(refused[0])[:300] if refused else common_reason(errors)
     return Trained(seconds=seconds, reason=reason)

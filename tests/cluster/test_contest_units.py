@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from cluster import trainings
 from cluster.burden import extra_tokens
 from cluster.entrant import Entrant
+from cluster.standing_text import markdown
 from cluster.station import Broken, Station, done
 from cluster.tuning import best_of
 from cluster.unit import Unit, told
@@ -31,6 +33,7 @@ from models.personalizer import (
     Task,
     UserState,
 )
+from models.registry import Registry
 from tests.cluster import tiny_contest
 from tests.cluster.tiny_contest import CODE, USERS
 from tests.tiny import tiny_base
@@ -285,6 +288,32 @@ def test_a_training_that_is_no_gain_after_all_counts_as_the_base_and_is_counted(
     assert none is not None
     assert (row.no_gain, row.on_base, row.failed) == (2 * len(worse), 0, 0)
     assert all(row.values["loss"][user] == none.values["loss"][user] for user in worse)
+
+
+def test_what_a_prompts_budget_leaves_out_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better(monkeypatch)
+    terms = tiny_contest.terms(tmp_path, ("none", "tplp"), trials=1, seeds=2)
+    arena = tiny_contest.begun(tmp_path, terms)
+    tiny_contest.tried(arena)
+    standing = tiny_contest.tested(arena)
+    row, none = standing.row("tplp"), standing.row("none")
+    assert row is not None
+    assert none is not None
+    registry = Registry(arena.folder.path / "registries" / "tplp")
+    left_out = 0
+    for user in USERS:
+        state = registry.load(user, arena.base)
+        assert state is not None
+        train = split(arena_history(arena.folder.data, user)).train
+        left_out += len(train) - len(json.loads(state.text["items"]))
+    assert row.lost["items_left_out"] == left_out > len(USERS)
+    assert row.lost["tokens_left_out"] > left_out
+    assert not none.lost
+    page = markdown(standing)
+    assert "| method | items left out | tokens left out |" in page
+    assert f"| tplp | {left_out} | {row.lost['tokens_left_out']:,} |" in page
 
 
 def test_a_fault_ends_its_unit_without_a_word_of_the_user(tmp_path: Path) -> None:
