@@ -12,6 +12,7 @@ template it is one line with them there too, as everywhere else: a line break wo
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,8 @@ from serve.schema import (
 _GREEDY_BELOW = 1e-3
 
 _SINGLY = 64  # users of a key whose files are looked at one by one; of more, everybody is listed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,13 @@ class Service:
     ) -> list[tuple[int, ...]]:
         self._check_size(request)
         if isinstance(request, CompletionRequest):
-            framed = [self._frame(served.state, text) for text in request.prompts]
+            framed = [self._framed(served, text) for text in request.prompts]
             texts = [self._continued(*pair) for pair in zip(framed, request.prompts, strict=True)]
             with self._reading:
                 prompts = [(*self._prompt.begin, *self._prompt.text(text)) for text in texts]
         else:
             turns = _turns(request)
-            framed = [self._frame(served.state, turns[-1]["content"])]
+            framed = [self._framed(served, turns[-1]["content"])]
             if turns[-1]["role"] == "user":
                 turns[-1]["content"] = framed[0].query
             with self._reading:
@@ -148,6 +151,14 @@ class Service:
         for prompt in prompts:
             self._check_length(request, len(prompt))
         return prompts
+
+    def _framed(self, served: Served, text: str) -> Framed:
+        try:
+            return self._frame(served.state, text)
+        except ValueError as error:  # such as an encoder that isn't there any more
+            log.warning("memory %s can't frame a prompt", served.digest, exc_info=error)
+            message = "this user's memory can't be used here; the server's log says why"
+            raise RefusedError(422, message, "model", "memory_unusable") from None
 
     def _continued(self, framed: Framed, text: str) -> str:
         """A text that is to be continued, behind what a method puts before it."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+import torch
 
 from models.base import Base
 from models.catalog import personalizer
 from models.decoding import generate
 from models.history import Interaction
 from models.options import default
-from models.personalizer import Budget, Task, attach, fit
-from models.registry import BaseIdentity
+from models.personalizer import Budget, Task, UserState, attach, fit
+from models.registry import BaseIdentity, Registry
+from models.text import VECTORS
 from serve.access import EVERYONE
 from serve.ask import Ask
 from serve.engine import Engine
 from serve.memories import Memories
-from serve.schema import ChatRequest, CompletionRequest, parse
+from serve.schema import ChatRequest, CompletionRequest, RefusedError, parse
 from serve.service import Service
 from tests.serve.people import publish
 
@@ -108,3 +113,25 @@ def test_several_texts_stand_each_behind_what_fits_it(base: Base, tmp_path: Path
     assert [ask.prompt for ask in together] == [
         continued(service, "rag", text)[0].prompt for text in texts
     ]
+
+
+def test_a_memory_whose_encoder_is_gone_is_refused_not_answered_without_it(
+    base: Base, tmp_path: Path
+) -> None:
+    service = served(tmp_path / "registry", base)
+    gone = str(tmp_path / "gone")
+    text = {"items": json.dumps(["My parrot is eve's own"]), "encoder": gone}
+    options = default(personalizer("rag").space).to_json()
+    state = UserState("rag", "eve", options, {VECTORS: torch.ones(1, 16)}, text)
+    Registry(tmp_path / "registry").publish(state, BaseIdentity.of(base), {})
+    asks: tuple[Callable[[], object], ...] = (
+        lambda: asked(service, "eve"),
+        lambda: continued(service, "eve", QUERY),
+    )
+    for ask in asks:
+        with pytest.raises(RefusedError) as caught:
+            ask()
+        error = caught.value
+        assert (error.status, error.param, error.code) == (422, "model", "memory_unusable")
+        assert gone not in str(error.body)
+    assert asked(service, "rag").prompt
