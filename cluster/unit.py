@@ -70,22 +70,15 @@ class Units:
             FileNotFoundError: it is not done.
             ValueError: the file is damaged.
         """
-        file = self._file(unit)
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content["unit"] != asdict(unit):
-                raise ValueError("another unit's outcome")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{file}: expected the outcome of a unit ({type(error).__name__}); remove the "
-                "file, and it is done again"
-            ) from error
-        return dict(content)
+        return _content(self._file(unit))
 
     def every(self) -> list[dict[str, Any]]:
-        """All outcomes, in the order of their files' names."""
-        files = sorted(self.folder.glob("[0-9a-f]*.json"))
-        return [self.read(Unit(**json.loads(f.read_text(encoding="utf-8"))["unit"])) for f in files]
+        """All outcomes, in the order of their files' names.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        return [_content(file) for file in sorted(self.folder.glob("[0-9a-f]*.json"))]
 
     def write(self, unit: Unit, content: Content) -> None:
         """Keeps a unit's outcome; a kill leaves all of it or nothing."""
@@ -95,6 +88,19 @@ class Units:
 
     def _file(self, unit: Unit) -> Path:
         return self.folder / f"{unit.name}.json"
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if Unit(**content["unit"]).name != file.stem:
+            raise ValueError("another unit's outcome")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: expected the outcome of a unit ({type(error).__name__}); remove the file, "
+            "and it is done again"
+        ) from error
+    return dict(content)
 
 
 def told(units: Units, entrant: str, count: int | None = None) -> list[dict[str, Any]]:

@@ -33,10 +33,11 @@ from models.personalizer import (
     Task,
     UserState,
 )
+from models.prompt_tuning import PromptTuning
 from models.registry import Registry
 from tests.cluster import tiny_contest
 from tests.cluster.tiny_contest import CODE, USERS
-from tests.tiny import tiny_base
+from tests.tiny import save_tiny_base, tiny_base
 
 WORDS = "please answer as I would"
 
@@ -115,6 +116,13 @@ class Choosy(Hint):
         return super()._state(task)
 
 
+class Wide(PromptTuning):
+    """Its soft tokens are more than half of what the base reads."""
+
+    name = "wide"
+    space = MappingProxyType({"tokens": (65, 80), "learning_rate": (1e-2,)})
+
+
 class Faulty(Hint):
     """It has a fault that quotes the user."""
 
@@ -126,7 +134,7 @@ class Faulty(Hint):
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    for method in (Hint, Sharing, Needy, Choosy, Faulty):
+    for method in (Hint, Sharing, Needy, Choosy, Wide, Faulty):
         monkeypatch.setitem(catalog.PERSONALIZERS, method.name, method)
     Hint.read.clear()
     Hint.prompts.clear()
@@ -244,7 +252,25 @@ def test_others_are_read_in_open_sessions_alone(
     assert not sessions & closed
 
 
-def test_a_method_that_the_base_cannot_carry_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["llama", "roberta"])
+def test_a_prompt_beyond_a_bases_positions_is_named_and_the_others_go_on(
+    tmp_path: Path, family: str
+) -> None:
+    tiny_contest.write_data(tmp_path)
+    save_tiny_base(tmp_path / "base", family)
+    terms = tiny_contest.terms(tmp_path, ("none", "wide", "hint"), trials=2, seeds=1)
+    arena = tiny_contest.begun(tmp_path, terms)
+    assert arena.base.context == 128
+    tiny_contest.tried(arena)
+    standing = tiny_contest.tested(arena)
+    assert list(standing.left_out) == ["wide"]
+    assert "a context of at least 130 tokens" in standing.left_out["wide"]
+    assert [row.label for row in standing.rows] == ["none", "hint"]
+
+
+def test_a_population_too_small_to_learn_from_is_told_with_the_number_needed(
+    tmp_path: Path,
+) -> None:
     terms = tiny_contest.terms(tmp_path, ("none", "needy", "hint"), trials=1, seeds=1)
     arena = tiny_contest.begun(tmp_path, terms)
     tiny_contest.tried(arena)
@@ -346,13 +372,46 @@ def test_the_same_unit_in_another_process_is_the_same(tmp_path: Path) -> None:
     assert arena.units.read(unit)["users"] == first
 
 
+def test_a_unit_that_was_killed_before_its_outcome_was_kept_is_done_again_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better(monkeypatch)
+    terms = tiny_contest.terms(tmp_path, ("none", "milp", "sharing"), trials=1, seeds=1)
+    arena = tiny_contest.begun(tmp_path, terms)
+    tiny_contest.tried(arena)
+    for method in ("milp", "sharing"):
+        unit, registry = Unit("final", method), Registry(tmp_path / "out" / "registries" / method)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(arena.units), "write", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                done(arena, unit)
+        assert unit not in arena.units
+        digests = [registry.current(user).digest for user in USERS]  # its states are there already
+        done(arena, unit)
+        assert [registry.current(user).digest for user in USERS] == digests
+        outcome = arena.units.read(unit)
+        for user in arena.users:
+            folder = registry.current(user.user_id).folder
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            assert outcome["stored_bytes"][user.digest] == size
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_damaged_outcome_is_named(tmp_path: Path) -> None:
     arena = tiny_contest.begun(tmp_path, tiny_contest.terms(tmp_path))
     done(arena, Unit("bare"))
     file = arena.units.folder / f"{Unit('bare').name}.json"
-    file.write_text("{")
-    with pytest.raises(ValueError, match=r"remove the file, and it is done again"):
-        arena.units.read(Unit("bare"))
+    other = json.dumps({"unit": {"kind": "bare", "number": 9}})
+    for damaged in ("{", "[]", "{}", '{"unit": {"sort": "bare"}}', other):
+        file.write_text(damaged)
+        named = f"{file.name}: .* remove the file, and it is done again"
+        with pytest.raises(ValueError, match=named):
+            arena.units.read(Unit("bare"))
+        with pytest.raises(ValueError, match=named):
+            arena.units.every()
 
 
 def test_a_row_is_a_folder_of_its_own() -> None:
