@@ -97,9 +97,25 @@ class RunFolder:
         """Whether studies lie somewhere: a comparison has none, nor a run that never began."""
         return (self.path / "studies.db").is_file() or self.storage() != self.default_storage
 
+    @property
+    def is_comparison(self) -> bool:
+        """Whether methods are compared here, and nothing is searched."""
+        return self.settings.is_file() and "methods" in self.stored()
+
     def searched_base(self) -> str:
-        """The base that memories were searched on."""
+        """The base that memories were searched on.
+
+        Raises:
+            FileNotFoundError: there is no run.
+            ValueError: methods are compared here.
+        """
         self.check()
+        if self.is_comparison:
+            base = self.base if self.base.is_dir() else self.stored()["base"]
+            raise ValueError(
+                f"expected the folder of a search, got {self.path}, a comparison of methods; one "
+                f"method's states: --registry {self.path}/registries/METHOD --base {base}"
+            )
         return str(self.base) if self.base.is_dir() else str(self.stored()["base"])
 
     def check(self) -> None:

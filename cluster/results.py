@@ -257,6 +257,8 @@ def load(run: Path) -> Results:
         what = (
             f"finish it with `milpa search ... --out {run} --resume`" if begun else "check the path"
         )
+        if (run / "units").is_dir():
+            what = "this is a comparison of methods, read its compare.md"
         raise FileNotFoundError(
             f"{path}: no results here. Expected the folder of a finished search; {what}."
         )

@@ -8,6 +8,8 @@ import pytest
 from cluster import folder as folder_module
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
+from cluster.results import load
+from cluster.terms import Terms
 
 EXPERIMENT = Experiment("data", "base")
 
@@ -128,3 +130,16 @@ def test_memories_belong_to_the_merged_base_where_there_is_one(folder: RunFolder
     assert folder.searched_base() == "base"
     folder.base.mkdir()
     assert folder.searched_base() == str(folder.base)
+
+
+def test_a_comparison_has_no_searched_base_and_says_what_to_serve(folder: RunFolder) -> None:
+    folder.store(Terms("data", "base", ("none", "rag")), {})
+    assert folder.is_comparison
+    with pytest.raises(ValueError, match=r"--registry .*/registries/METHOD --base base"):
+        folder.searched_base()
+    folder.base.mkdir()
+    with pytest.raises(ValueError, match=rf"METHOD --base {folder.base}"):
+        folder.searched_base()
+    (folder.path / "units").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"comparison of methods, read its compare\.md"):
+        load(folder.path)
