@@ -18,7 +18,7 @@ import typer
 
 from cluster.experiment import Dtype, experiment_from, flags
 from cluster.judge import Endpoint, JudgeModel, JudgeUrl
-from cluster.process import set_up
+from cluster.process import BrokenOff, set_up
 
 if TYPE_CHECKING:
     from models.registry import Registry, UnknownUser
@@ -189,7 +189,7 @@ def compare(
     terms = Terms(data, base, methods_of(methods), seed=seed, items=items, **of_methods)
     if (judge is None) != (judge_model is None):
         raise ValueError("expected --judge URL and --judge-model MODEL together, got one of them")
-    endpoint = Endpoint(judge, judge_model) if judge and judge_model else None
+    endpoint = None if judge is None or judge_model is None else Endpoint(judge, judge_model)
     try:
         contest(terms, out, reference or CONTROL, address, slots, None, endpoint, examples)
     except KeyboardInterrupt:
@@ -284,13 +284,16 @@ def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
 
 
 def main() -> None:
-    """Runs a command; exits with 2 where what was given can't work."""
+    """Runs a command; exits with 2 where what was given can't work, with 1 where work broke off."""
     set_up()
     try:
         app()
     except (ValueError, OSError) as error:
         typer.echo(f"milpa: {error}", err=True)
         sys.exit(2)
+    except BrokenOff as error:
+        typer.echo(f"milpa: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from cluster.effort import Effort
 from cluster.entrant import CONTROL, Entrant, entrants
 from cluster.folder import RunFolder
 from cluster.groundwork import Contest, prepared
-from cluster.judge import Endpoint
+from cluster.judge import Endpoint, require_client
 from cluster.preparation import held
-from cluster.process import output_is_logged
+from cluster.process import BrokenOff, output_is_logged
 from cluster.progress import Progress
 from cluster.results import write_private
 from cluster.shared import follow, learn_population, sharing
@@ -73,7 +73,7 @@ def contest(
 
     Raises:
         ValueError, OSError: something given can't work; nothing that was done is lost.
-        RuntimeError: the work broke off; the same command goes on.
+        BrokenOff: the work broke off; the same command goes on.
     """
     console = console or Console()
     folder = RunFolder(out.absolute())
@@ -83,8 +83,11 @@ def contest(
         raise ValueError(f"--reference: expected one of {'; '.join(labels)}, got {reference!r}")
     progress = Progress(console, terms.trials, output_is_logged())
     resume = (folder.path / "key").is_file()
-    if not resume and folder.path.is_dir() and any(folder.path.iterdir()):
+    is_search = folder.settings.is_file() and not folder.is_comparison
+    if is_search or (not resume and folder.path.is_dir() and any(folder.path.iterdir())):
         raise FileExistsError(f"--out: {folder.path} holds something else; choose another folder")
+    if judge is not None:
+        require_client()
     with held(folder, resume):
         begun = prepared(terms, folder, rows)
         if judge is not None:
@@ -98,18 +101,24 @@ def contest(
                 broken = _worked(begun, ground, progress)
             folder.remove_temporary()
         standing = standing_of(terms, folder.path, rows, reference, broken)
+        _write(folder, standing)
+        page = slots_page.write(folder.path, rows, examples)
         if judge is not None:
+            progress.note(f"{folder.path / MARKDOWN_NAME} is written; now the judge is asked")
             others = [row.label for row in standing.rows if row.trials and row.label != reference]
             found = win_rates(terms, folder, others, reference, judge)
             standing = replace(standing, win_rates=found)
-        write_private(folder.path / JSON_NAME, standing_text.as_json(standing))
-        write_private(folder.path / MARKDOWN_NAME, standing_text.markdown(standing))
-        page = slots_page.write(folder.path, rows, examples)
+            _write(folder, standing)
     standing_text.show(standing, console)
     console.print(f"Written to {folder.path / MARKDOWN_NAME} and {folder.path / JSON_NAME}.")
     if page is not None:
         console.print(f"What slots attend to stands in {page}.")
     return standing
+
+
+def _write(folder: RunFolder, standing: Standing) -> None:
+    write_private(folder.path / JSON_NAME, standing_text.as_json(standing))
+    write_private(folder.path / MARKDOWN_NAME, standing_text.markdown(standing))
 
 
 def _worked(begun: Contest, ground: Ground, progress: Progress) -> dict[str, str]:
@@ -173,12 +182,12 @@ def _able(begun: Contest, broken: Mapping[str, str], progress: Progress) -> list
 
 
 def _check_measured(broken: Mapping[str, str]) -> None:
-    """Raises a RuntimeError where a base itself could not be measured."""
+    """Raises `BrokenOff` where a base itself could not be measured."""
     for label in ("", BASE, ORIGINAL):
         if label in broken:
-            raise RuntimeError(
-                f"measuring the {label or BASE} broke off ({broken[label]}); what was done is "
-                "kept, the same command goes on"
+            raise BrokenOff(
+                f"measuring the {label or BASE} broke off ({broken[label]}); the folder's logs "
+                "say where; what was done is kept, the same command goes on"
             )
 
 
@@ -201,7 +210,8 @@ def _base(begun: Contest, ground: Ground, progress: Progress) -> str:
     if not (folder.population / "report.json").is_file():
         place = ground.whole
         task = learn_population.options(**place.options)
-        follow(task.remote(folder.path, experiment, begun.choice, None, place.threads), progress)
+        asked = (folder.path, experiment, begun.choice, found.source, place.threads)
+        follow(task.remote(*asked), progress)
     return str(folder.base)
 
 

@@ -131,14 +131,25 @@ def read(reply: str | None) -> Literal["A", "B", "tie"] | None:
     return {"a": "A", "b": "B", "tie": "tie"}.get(word)  # type: ignore[return-value]
 
 
-def _client(endpoint: Endpoint) -> AsyncOpenAI:
+def require_client() -> None:
+    """Refuses to begin where nobody could be asked in the end.
+
+    Raises:
+        ValueError: the client is not installed; says how to get it.
+    """
     try:
-        from openai import AsyncOpenAI
+        import openai  # noqa: F401
     except ImportError as error:
         raise ValueError(
             "--judge: expected the client `openai`, which is not installed; get it with "
             "`pip install 'milpa[judge]'`"
         ) from error
+
+
+def _client(endpoint: Endpoint) -> AsyncOpenAI:
+    require_client()
+    from openai import AsyncOpenAI
+
     # NOTE: told to by OPENAI_LOG, the client would log users' text.
     logging.getLogger("openai").setLevel(logging.WARNING)
     return AsyncOpenAI(

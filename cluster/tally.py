@@ -62,7 +62,10 @@ def standing_of(
             continue
         rows.append(_row(terms, units, entrant, base, trials))
     if reference in left_out:
-        raise ValueError(f"--reference: {reference} was left out ({left_out[reference]})")
+        raise ValueError(
+            f"--reference: {reference} was left out ({left_out[reference]}); what was done is "
+            "kept, give another one"
+        )
     bare = measured_of(base["users"])
     report = folder.population / "report.json"
     return Standing(

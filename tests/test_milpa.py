@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import milpa
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
+from cluster.process import BrokenOff
 from models.lines import QUOTES
 from models.personalizer import UserState
 from models.published import BaseIdentity
@@ -114,12 +115,45 @@ def test_a_comparison_of_methods_by_command_has_its_terms() -> None:
             ["--data", "d", "--base", "b", "--methods", "all", "--out", "o", "--trials", "0"],
             "--trials: expected at least 1, got 0",
         ),
+        (
+            [
+                "--data",
+                "d",
+                "--base",
+                "b",
+                "--methods",
+                "all",
+                "--out",
+                "o",
+                "--judge",
+                "",
+                "--judge-model",
+                "m",
+            ],
+            "--judge: expected http://HOST/v1",
+        ),
     ],
 )
 def test_a_comparison_of_nothing_or_of_both_is_refused(
     capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     assert says in refused(capsys, "compare", *words)
+
+
+def test_work_that_broke_off_is_told_without_a_trace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise BrokenOff("measuring the base broke off; the same command goes on")
+
+    monkeypatch.setattr(milpa, "app", broken)
+    monkeypatch.setattr(milpa, "set_up", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        milpa.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "milpa: measuring the base broke off; the same command goes on\n"
+    )
 
 
 @pytest.mark.parametrize(
