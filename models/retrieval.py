@@ -75,6 +75,16 @@ class Dense:
     """All texts, by the cosine of their vectors and the query's."""
 
     def __init__(self, vectors_nE: Tensor, encoder: Encoder) -> None:
+        """Texts by their vectors, and the encoder of queries.
+
+        Raises:
+            ValueError: these vectors are not that encoder's.
+        """
+        if vectors_nE.shape[1] != encoder.width:
+            raise ValueError(
+                f"expected vectors of the encoder {encoder.name!r}, of width {encoder.width}, got "
+                f"some of width {vectors_nE.shape[1]}; put the encoder back as it was"
+            )
         self._vectors_nE, self._encoder = vectors_nE.float().cpu(), encoder
 
     def rank(self, query: str, before: int | None = None) -> list[int]:

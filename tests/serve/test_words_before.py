@@ -115,12 +115,13 @@ def test_several_texts_stand_each_behind_what_fits_it(base: Base, tmp_path: Path
     ]
 
 
+@pytest.mark.parametrize("encoder", ["gone", "base"], ids=["no such encoder", "another one"])
 def test_a_memory_whose_encoder_is_gone_is_refused_not_answered_without_it(
-    base: Base, tmp_path: Path
+    base: Base, tmp_path: Path, encoder: str
 ) -> None:
     service = served(tmp_path / "registry", base)
-    gone = str(tmp_path / "gone")
-    text = {"items": json.dumps(["My parrot is eve's own"]), "encoder": gone}
+    named = encoder if encoder == "base" else str(tmp_path / encoder)
+    text = {"items": json.dumps(["My parrot is eve's own"]), "encoder": named}
     options = default(personalizer("rag").space).to_json()
     state = UserState("rag", "eve", options, {VECTORS: torch.ones(1, 16)}, text)
     Registry(tmp_path / "registry").publish(state, BaseIdentity.of(base), {})
@@ -133,5 +134,5 @@ def test_a_memory_whose_encoder_is_gone_is_refused_not_answered_without_it(
             ask()
         error = caught.value
         assert (error.status, error.param, error.code) == (422, "model", "memory_unusable")
-        assert gone not in str(error.body)
+        assert str(tmp_path) not in str(error.body)
     assert asked(service, "rag").prompt
