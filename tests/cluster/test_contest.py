@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.contest import _check_measured, contest
+from cluster.contest import contest
 from cluster.entrant import entrants
 from cluster.folder import RunFolder
 from cluster.judge import Endpoint
-from cluster.process import BrokenOff
 from cluster.standing import Standing
 from cluster.tally import standing_of
 from cluster.terms import Terms
@@ -27,7 +25,7 @@ from cluster.users import Choice
 from cluster.verdicts import answers_of
 from models.registry import Registry
 from tests.cluster import tiny_contest
-from tests.cluster.judges import refusal, serving
+from tests.cluster.judges import serving
 from tests.cluster.tiny_contest import CODE, OTHERS, USERS
 
 
@@ -179,26 +177,6 @@ def test_a_judge_is_asked_about_every_answer_and_nobody_else_is(compared: Done) 
     assert run(compared.terms, compared.out)[0] == compared.standing
 
 
-def test_a_judge_that_refuses_leaves_the_table(compared: Done) -> None:
-    (compared.out / "compare.md").unlink()
-    with (
-        serving(lambda said: refusal(401, "invalid_api_key")) as served,
-        pytest.raises(ValueError, match="refused the key"),
-    ):
-        run(compared.terms, compared.out, judge=Endpoint(served.url, "rule"))
-    assert "| milp |" in (compared.out / "compare.md").read_text()
-    assert not compared.json["win_rates"]
-
-
-def test_a_judge_without_a_client_is_refused_before_anything(
-    compared: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ValueError, match=r"pip install 'milpa\[judge\]'"):
-        run(compared.terms, tmp_path / "out", judge=Endpoint("http://127.0.0.1:9/v1", "rule"))
-    assert not (tmp_path / "out").exists()
-
-
 def test_another_reference_is_another_table_of_the_same_outcomes(compared: Done) -> None:
     standing = standing_of(
         compared.terms, compared.out, entrants(compared.terms), "milp", broken={}
@@ -250,23 +228,6 @@ def test_a_folder_of_something_else_is_refused(compared: Done, tmp_path: Path) -
     with pytest.raises(FileExistsError, match="holds something else"):
         run(compared.terms, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    search = RunFolder(tmp_path / "search")
-    search.begin(resume=False)
-    search.store(compared.terms.experiment(), {})
-    with pytest.raises(FileExistsError, match="holds something else"):
-        run(compared.terms, search.path)
-
-
-def test_a_base_that_could_not_be_measured_ends_it_with_the_reason() -> None:
-    with pytest.raises(BrokenOff, match=r"measuring the base broke off \(KeyError in x.py:1\)"):
-        _check_measured({"": "KeyError in x.py:1", "rag": "its process died"})
-    _check_measured({"rag": "its process died"})
-
-
-def test_a_reference_that_was_left_out_is_told_with_the_reason(compared: Done) -> None:
-    rows = entrants(compared.terms)
-    with pytest.raises(ValueError, match=r"milp was left out \(broke off: it died\); .* another"):
-        standing_of(compared.terms, compared.out, rows, "milp", broken={"milp": "it died"})
 
 
 def test_too_few_users_are_refused_with_their_number(compared: Done, tmp_path: Path) -> None:
