@@ -7,7 +7,7 @@ ablations.py    the paper's ablations as presets
 folder.py       the run's folder: paths, key, locks, and whether it may be gone on with
 users.py        who is searched, who is the population, who is left out
 preparation.py  a run before anything is trained
-process.py      how a process is set up, and whether what it prints becomes a log
+process.py      how a process is set up, how work breaks off, and whether it prints to a log
 connection.py   an embedded Ray or an existing cluster, and what it must offer
 subjects.py     the users whose memories train on a device
 workbench.py    one base with its pack and its scoring, without Ray
