@@ -25,9 +25,9 @@ from tests.cluster.judges import refusal, serving
 
 
 def run(terms: Terms, out: Path, judge: Endpoint | None = None) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    contest(terms, out, console=console, judge=judge)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    printed = io.StringIO()
+    contest(terms, out, console=Console(file=printed, width=160), judge=judge)
+    return printed.getvalue()
 
 
 def _first(bare: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> dict[str, Best]:

@@ -79,11 +79,11 @@ def test_every_methods_user_is_answered_in_one_batch_as_alone(
     finally:
         engine.close()
     for name, text in zip(names, together, strict=True):
-        state = registry.load(name, base)
-        framed = frame_all(base)(state, QUERY)
+        kept = registry.load(name, base)
+        framed = frame_all(base)(kept, QUERY)
         bare = tuple(base.prompt.prompt(framed.query))
         row = with_soft(Row(bare, len(bare)), framed.soft_tokens, base.prompt.begin, base.context)
         assert asks[name].prompt == row.tokens
-        (tokens,) = generate(base, [row.tokens], [state], attach_all(base), ANSWER_TOKENS)
+        (tokens,) = generate(base, [row.tokens], [kept], attach_all(base), ANSWER_TOKENS)
         assert base.prompt.decode(tokens) == text, name
     assert len(set(together)) > 1
