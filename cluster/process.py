@@ -1,4 +1,4 @@
-"""A process of milpa's: how it is set up, and whether what it prints becomes one of Ray's logs.
+"""A process of milpa's: how it is set up, how it breaks off, and whether its output becomes a log.
 
 What it writes names people and quotes them, so it is its owner's alone. A person at a terminal is
 shown what is wrong with the data; a submitted job's output is a log, which quotes nobody.
@@ -11,6 +11,10 @@ import os
 from models.lines import QUOTES
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in a submitted job's process
+
+
+class BrokeOff(RuntimeError):  # noqa: N818
+    """The work broke off for a reason that its words tell; what it did is kept."""
 
 
 def set_up() -> None:

@@ -29,7 +29,7 @@ from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
 from cluster.preparation import Prepared, held, prepared
-from cluster.process import output_is_logged
+from cluster.process import BrokeOff, output_is_logged
 from cluster.progress import Progress
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan
@@ -37,6 +37,7 @@ from cluster.shared import Sharing, follow, learn_population, sharing
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
 from models.precision import packer_bytes
+from search.patience import DatabaseAway
 from search.samplers import SEQUENCES, SURROGATES, SamplerSettings
 from search.space import SearchSpace
 
@@ -64,7 +65,7 @@ def search(
 
     Raises:
         ValueError, OSError: something given can't work; nothing was trained, nothing is lost.
-        RuntimeError: the search broke; `resume` goes on.
+        BrokeOff, RuntimeError: the search broke; `resume` goes on.
     """
     folder = RunFolder(out.absolute())
     progress = Progress(
@@ -95,8 +96,10 @@ def _work(run: Prepared, population: Sharing, ground: Ground, progress: Progress
         description = _raised([packer.call.remote("describe") for packer in packers])[0]
         plan = _plan(run, description, ground, progress)
         content = _settled(run, description)
+        askers = start_askers(_asker_count(), plan.search.sampler)
+        schedule = Schedule(plan, Controllers(askers), progress)  # refuses others' studies
         with _breaking_off():
-            left_out = _searched(run, plan, packers, progress, seconds)
+            left_out = _searched(run, schedule, packers, progress, seconds)
             users = _users(run)
             with _timed(seconds, "personal gain"):
                 gain = _gain(run, packers, users, progress)
@@ -207,14 +210,12 @@ def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:
 
 def _searched(
     run: Prepared,
-    plan: ShardPlan,
+    schedule: Schedule,
     packers: Sequence[Any],
     progress: Progress,
     seconds: dict[str, float],
 ) -> tuple[results.LeftOut, ...]:
     """Searches every user and publishes everybody; returns those who have no winner."""
-    askers = start_askers(_asker_count(), plan.search.sampler)
-    schedule = Schedule(plan, Controllers(askers), progress)
     with _timed(seconds, "search and winners"), progress.shown():
         schedule.run()
     progress.say_lost()
@@ -257,6 +258,8 @@ def _breaking_off() -> Iterator[None]:
     """From here on there is something to go on with, whatever goes wrong."""
     try:
         yield
+    except DatabaseAway as error:
+        raise BrokeOff(f"the search broke off: {error}") from error
     except (ValueError, OSError) as error:
         raise RuntimeError(
             f"the search broke off: {error}; what it did is kept, --resume goes on"
