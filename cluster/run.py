@@ -100,13 +100,15 @@ def _work(run: Prepared, population: Sharing, ground: Ground, progress: Progress
         schedule = Schedule(plan, Controllers(askers), progress)  # refuses others' studies
         with _breaking_off():
             left_out = _searched(run, schedule, packers, progress, seconds)
+            trained = _raised([packer.call.remote("trained") for packer in packers])
+            filled = occupancy(trained, ground.slots)
             users = _users(run)
             with _timed(seconds, "personal gain"):
                 gain = _gain(run, packers, users, progress)
     original = run.experiment.base
     names = ("name", "fingerprint", "layer_count")
     base_result = results.BaseResult(**{n: description[n] for n in names}, original=original)
-    found = results.Results(content, base_result, learned, users, left_out, gain, seconds)
+    found = results.Results(content, base_result, learned, users, left_out, gain, seconds, filled)
     results.save(found, run.folder.path)
     if (shown := gains.table(found, progress.by_digest)) is not None:
         progress.console.print(shown)
@@ -162,8 +164,10 @@ def _plan(
     if left_out:
         listed = ", ".join(map(str, left_out))
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
-    if (said := said_of_size(space.size(), e.trials)) is not None:
-        progress.note(said)
+    users = len(run.choice.searched)
+    for said in (said_of_size(space.size(), e.trials), said_of_total(e, users)):
+        if said is not None:
+            progress.note(said)
     per_rank = description["per_rank"]
     sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
     transfer = e.transfer == "auto" and e.sampler not in SEQUENCES  # those ask nobody
@@ -182,6 +186,25 @@ def said_of_size(size: int, trials: int) -> str | None:
     if size >= trials:
         return None
     return f"the space holds {size} configurations: a user's search ends after them, not {trials}"
+
+
+def said_of_total(experiment: Experiment, users: int) -> str | None:
+    """What is said of a total that is more than so many users may have."""
+    total, each = experiment.total_trials, experiment.trials
+    if total is None or total <= users * each:
+        return None
+    return f"--total-trials {total} is not reached: {users} users have at most {each} trials each"
+
+
+def occupancy(trained: Sequence[tuple[int, int]], slots: int) -> float | None:
+    """The share of the packs' places that held a memory, mean over steps; None without a step.
+
+    Args:
+        trained: each packer's steps, and the memories in them, added up.
+        slots: places of all packers.
+    """
+    steps, memories = sum(s for s, _ in trained), sum(m for _, m in trained)
+    return memories * len(trained) / (steps * slots) if steps else None
 
 
 def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:

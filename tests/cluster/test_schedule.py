@@ -10,9 +10,10 @@ from rich.console import Console
 
 from cluster.budget import Rules
 from cluster.controllers import Controllers
+from cluster.experiment import Experiment
 from cluster.process import BrokeOff
 from cluster.progress import Progress
-from cluster.run import _breaking_off, said_of_size
+from cluster.run import _breaking_off, occupancy, said_of_size, said_of_total
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan
 from cluster.studies import OBJECTIVES, SearchPlan
@@ -71,9 +72,21 @@ def test_what_breaks_off_a_search_is_told_apart_from_what_nobody_foresaw() -> No
     assert not isinstance(raised.value, BrokeOff)  # so that its trace is shown
 
 
+def test_how_full_packs_were_is_a_mean_over_their_steps() -> None:
+    assert occupancy([(10, 30), (30, 60)], slots=8) == 90 / (40 * 4)
+    assert occupancy([(0, 0)], slots=4) is None
+
+
 def test_a_space_smaller_than_the_budget_is_said() -> None:
     assert said_of_size(30, 30) is None
     said = said_of_size(1, 30)
     assert said is not None
     assert "holds 1 configurations" in said
     assert "not 30" in said
+
+
+def test_a_total_beyond_what_users_may_have_is_said() -> None:
+    assert said_of_total(Experiment("data", "base", trials=9), 4) is None
+    assert said_of_total(Experiment("data", "base", trials=9, total_trials=36), 4) is None
+    said = said_of_total(Experiment("data", "base", trials=9, total_trials=37), 4)
+    assert said == "--total-trials 37 is not reached: 4 users have at most 9 trials each"
