@@ -1,8 +1,9 @@
 """The command line: the one file that sees all four packages.
 
 It checks nothing and does nothing itself. What a person gave that can't work comes up as ValueError
-or OSError: its message goes to the standard error and the exit code is 2. Packages are imported by
-the command that needs them, so that `milpa --help` is there at once.
+or OSError: its message goes to the standard error and the exit code is 2. Work that broke off for a
+reason that is known comes up as BrokeOff, likewise; then it is 1. Packages are imported by the
+command that needs them, so that `milpa --help` is there at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import typer
 
 from cluster.experiment import Dtype, experiment_from, flags
 from cluster.judge import Endpoint, JudgeModel, JudgeUrl
-from cluster.process import BrokenOff, set_up
+from cluster.process import BrokeOff, set_up
 
 if TYPE_CHECKING:
     from models.registry import Registry, UnknownUser
@@ -284,16 +285,13 @@ def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
 
 
 def main() -> None:
-    """Runs a command; exits with 2 where what was given can't work, with 1 where work broke off."""
+    """Runs a command; exits with 2 where what was given can't work, with 1 where it broke off."""
     set_up()
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (BrokeOff, ValueError, OSError) as error:
         typer.echo(f"milpa: {error}", err=True)
-        sys.exit(2)
-    except BrokenOff as error:
-        typer.echo(f"milpa: {error}", err=True)
-        sys.exit(1)
+        sys.exit(1 if isinstance(error, BrokeOff) else 2)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ training            what trials cost, against Tune with PEFT: `make bench-train`
     training_table      the figures as a table
 pack_sizes          1 to 16 memories in a pack
 measures            what each of the trainer's measures is worth
+    plain_ways          what stands in the place of one that is taken away
 products            matrix products and attention of our own, against torch's
 frozen_share        what keeping the base's activations would save at most
 samplers            what each sampler reaches in so many trials: `make bench-search`

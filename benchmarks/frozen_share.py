@@ -53,10 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-"""
-"""
-
-
 def _searched(run: Path) -> Iterator[MemoryConfig]:
     storage = open_storage(sqlite_url(run / "studies.db"))
     for name in study_names(storage):

@@ -32,6 +32,7 @@ from benchmarks.device import matrix_peak, name_of
 from benchmarks.packed_trials import Trials, packed
 from benchmarks.packing_figures import Figures, gain, held, rates, times
 from benchmarks.packing_setup import Setup
+from benchmarks.plain_ways import ANYWHERE, Measure, replaced
 from benchmarks.shapes import SHAPES
 from benchmarks.single_trials import single
 from models.base import Base
@@ -44,11 +45,15 @@ ROUNDS = 2  # packs' worth of trials at least, so that places are refilled
 
 @dataclass(frozen=True)
 class Switch:
-    """How a pack runs: the base's dtype, its layers, what share of a pack is scored together."""
+    """How a pack runs: the base's dtype, its layers, what share of a pack is scored together.
+
+    `without` is a measure that is taken away.
+    """
 
     dtype: str | None = None  # as given
     layers: Callable[[Base], AbstractContextManager[None]] = lambda base: nullcontext()
     gathered_share: float = 0.25
+    without: Measure | None = None
 
 
 DEFAULT = Switch()
@@ -56,12 +61,16 @@ ABLATIONS = {
     "float32": Switch(dtype="float32"),
     "layers-recomputed": Switch(layers=recomputed),
     "scored-as-each-ends": Switch(gathered_share=0.0),
+    **{name: Switch(without=measure) for name, measure in ANYWHERE.items()},
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: expected a GPU that torch can use, got none; --device cpu runs too")
     peak = matrix_peak(device, getattr(torch, given.dtype))
     bases: list[dict[str, Any]] = []
     found = {
@@ -138,7 +147,8 @@ def _packed(setup: Setup, memories: int, switch: Switch) -> Trials:
     """Whole rounds of the different trials, in a pack of so many memories."""
     tasks = short_users.repeated(setup.tasks, ROUNDS * memories)
     gathered = max(1, math.ceil(switch.gathered_share * memories))
-    with switch.layers(setup.base):
+    taken = replaced(switch.without) if switch.without else nullcontext()
+    with switch.layers(setup.base), taken:
         return packed(setup.base, setup.users, tasks, memories, gathered)
 
 

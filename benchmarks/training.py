@@ -42,7 +42,10 @@ LIBRARIES = ("torch", "transformers", "peft", "ray")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if not given.data and not given.examples:
+        parser.error("expected --data or --examples, got neither: nothing to measure on")
     given.out.mkdir(parents=True)
     measured: list[Measured] = []
     for data, user_said in _sources(given):

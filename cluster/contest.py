@@ -31,7 +31,7 @@ from cluster.folder import RunFolder
 from cluster.groundwork import Contest, prepared
 from cluster.judge import Endpoint, require_client
 from cluster.preparation import held
-from cluster.process import BrokenOff, output_is_logged
+from cluster.process import BrokeOff, output_is_logged
 from cluster.progress import Progress
 from cluster.results import write_private
 from cluster.shared import follow, learn_population, sharing
@@ -73,7 +73,7 @@ def contest(
 
     Raises:
         ValueError, OSError: something given can't work; nothing that was done is lost.
-        BrokenOff: the work broke off; the same command goes on.
+        BrokeOff: the work broke off; the same command goes on.
     """
     console = console or Console()
     folder = RunFolder(out.absolute())
@@ -182,10 +182,10 @@ def _able(begun: Contest, broken: Mapping[str, str], progress: Progress) -> list
 
 
 def _check_measured(broken: Mapping[str, str]) -> None:
-    """Raises `BrokenOff` where a base itself could not be measured."""
+    """Raises `BrokeOff` where a base itself could not be measured."""
     for label in ("", BASE, ORIGINAL):
         if label in broken:
-            raise BrokenOff(
+            raise BrokeOff(
                 f"measuring the {label or BASE} broke off ({broken[label]}); the folder's logs "
                 "say where; what was done is kept, the same command goes on"
             )

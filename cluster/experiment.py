@@ -86,7 +86,9 @@ class Experiment:
     recompute: Annotated[
         bool, "Keep layers' inputs alone for the backward pass: less memory, one more forward."
     ] = False
-    slots: Annotated[int | None, "Trials at once: 4 on a CPU, 16 on each GPU."] = None
+    slots: Annotated[
+        int | None, "Trials at once: 4 on a CPU, 16 on each GPU. A cluster declares its own."
+    ] = None
 
     def __post_init__(self) -> None:
         lowest = {

@@ -126,9 +126,17 @@ def settings(results: Results) -> dict[str, dict[str, object]]:
         "Population": _flat(results.population or {"learned": "nothing"}),
         "Settings": _flat(experiment),
         "Versions": dict(versions),
-        "Time": {name: wording.duration(spent) for name, spent in results.seconds.items()},
+        "Time": _time(results),
     }
     return {heading: part for heading, part in parts.items() if part}
+
+
+def _time(results: Results) -> dict[str, object]:
+    """How long each part took, and how full the packs were."""
+    spent: dict[str, object] = {n: wording.duration(s) for n, s in results.seconds.items()}
+    if results.occupancy is not None:
+        spent["places filled"] = f"{wording.percent(results.occupancy)} %, mean over steps"
+    return spent
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

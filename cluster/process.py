@@ -1,4 +1,4 @@
-"""A process of milpa's: how it is set up, how its work breaks off, and whether it prints to a log.
+"""A process of milpa's: how it is set up, how it breaks off, and whether its output becomes a log.
 
 What it writes names people and quotes them, so it is its owner's alone. A person at a terminal is
 shown what is wrong with the data; a submitted job's output is a log, which quotes nobody.
@@ -13,8 +13,8 @@ from models.lines import QUOTES
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in a submitted job's process
 
 
-class BrokenOff(RuntimeError):  # noqa: N818
-    """Work that ended early, for a reason that the message tells; it can be gone on with."""
+class BrokeOff(RuntimeError):  # noqa: N818
+    """The work broke off for a reason that its words tell; what it did is kept."""
 
 
 def set_up() -> None:

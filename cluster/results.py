@@ -198,6 +198,7 @@ class Results:
     left_out: tuple[LeftOut, ...]
     gain: Gain | None
     seconds: Mapping[str, float]
+    occupancy: float | None = None  # see `run.occupancy`
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Results:
@@ -221,6 +222,7 @@ class Results:
             "left_out": [asdict(user) for user in self.left_out],
             "gain": None if self.gain is None else asdict(self.gain),
             "seconds": dict(self.seconds),
+            "occupancy": self.occupancy,
         }
 
     def without(self, user_id: str) -> Results:
@@ -254,9 +256,7 @@ def load(run: Path) -> Results:
     path = run / FILE_NAME
     if not path.is_file():
         begun = (run / "key").is_file()
-        what = (
-            f"finish it with `milpa search ... --out {run} --resume`" if begun else "check the path"
-        )
+        what = f"finish it: `milpa search ... --out {run} --resume`" if begun else "check the path"
         if (run / "units").is_dir():
             what = "this is a comparison of methods, read its compare.md"
         raise FileNotFoundError(

@@ -29,7 +29,7 @@ from cluster.experiment import Experiment, seed_of
 from cluster.folder import RunFolder
 from cluster.packer import start_packer
 from cluster.preparation import Prepared, held, prepared
-from cluster.process import output_is_logged
+from cluster.process import BrokeOff, output_is_logged
 from cluster.progress import Progress
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan
@@ -37,6 +37,7 @@ from cluster.shared import Sharing, follow, learn_population, sharing
 from cluster.studies import SearchPlan
 from cluster.workbench import BenchSettings, Workbench
 from models.precision import packer_bytes
+from search.patience import DatabaseAway
 from search.samplers import SEQUENCES, SURROGATES, SamplerSettings
 from search.space import SearchSpace
 
@@ -64,7 +65,7 @@ def search(
 
     Raises:
         ValueError, OSError: something given can't work; nothing was trained, nothing is lost.
-        RuntimeError: the search broke; `resume` goes on.
+        BrokeOff, RuntimeError: the search broke; `resume` goes on.
     """
     folder = RunFolder(out.absolute())
     progress = Progress(
@@ -95,15 +96,19 @@ def _work(run: Prepared, population: Sharing, ground: Ground, progress: Progress
         description = _raised([packer.call.remote("describe") for packer in packers])[0]
         plan = _plan(run, description, ground, progress)
         content = _settled(run, description)
+        askers = start_askers(_asker_count(), plan.search.sampler)
+        schedule = Schedule(plan, Controllers(askers), progress)  # refuses others' studies
         with _breaking_off():
-            left_out = _searched(run, plan, packers, progress, seconds)
+            left_out = _searched(run, schedule, packers, progress, seconds)
+            trained = _raised([packer.call.remote("trained") for packer in packers])
+            filled = occupancy(trained, ground.slots)
             users = _users(run)
             with _timed(seconds, "personal gain"):
                 gain = _gain(run, packers, users, progress)
     original = run.experiment.base
     names = ("name", "fingerprint", "layer_count")
     base_result = results.BaseResult(**{n: description[n] for n in names}, original=original)
-    found = results.Results(content, base_result, learned, users, left_out, gain, seconds)
+    found = results.Results(content, base_result, learned, users, left_out, gain, seconds, filled)
     results.save(found, run.folder.path)
     if (shown := gains.table(found, progress.by_digest)) is not None:
         progress.console.print(shown)
@@ -159,8 +164,10 @@ def _plan(
     if left_out:
         listed = ", ".join(map(str, left_out))
         progress.note(f"ranks left out, above half the smallest feed-forward dimension: {listed}")
-    if (said := said_of_size(space.size(), e.trials)) is not None:
-        progress.note(said)
+    users = len(run.choice.searched)
+    for said in (said_of_size(space.size(), e.trials), said_of_total(e, users)):
+        if said is not None:
+            progress.note(said)
     per_rank = description["per_rank"]
     sampler = SamplerSettings(e.sampler, e.initial_points, e.design)
     transfer = e.transfer == "auto" and e.sampler not in SEQUENCES  # those ask nobody
@@ -179,6 +186,25 @@ def said_of_size(size: int, trials: int) -> str | None:
     if size >= trials:
         return None
     return f"the space holds {size} configurations: a user's search ends after them, not {trials}"
+
+
+def said_of_total(experiment: Experiment, users: int) -> str | None:
+    """What is said of a total that is more than so many users may have."""
+    total, each = experiment.total_trials, experiment.trials
+    if total is None or total <= users * each:
+        return None
+    return f"--total-trials {total} is not reached: {users} users have at most {each} trials each"
+
+
+def occupancy(trained: Sequence[tuple[int, int]], slots: int) -> float | None:
+    """The share of the packs' places that held a memory, mean over steps; None without a step.
+
+    Args:
+        trained: each packer's steps, and the memories in them, added up.
+        slots: places of all packers.
+    """
+    steps, memories = sum(s for s, _ in trained), sum(m for _, m in trained)
+    return memories * len(trained) / (steps * slots) if steps else None
 
 
 def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,14 +233,12 @@ def _settled(run: Prepared, description: Mapping[str, Any]) -> dict[str, Any]:
 
 def _searched(
     run: Prepared,
-    plan: ShardPlan,
+    schedule: Schedule,
     packers: Sequence[Any],
     progress: Progress,
     seconds: dict[str, float],
 ) -> tuple[results.LeftOut, ...]:
     """Searches every user and publishes everybody; returns those who have no winner."""
-    askers = start_askers(_asker_count(), plan.search.sampler)
-    schedule = Schedule(plan, Controllers(askers), progress)
     with _timed(seconds, "search and winners"), progress.shown():
         schedule.run()
     progress.say_lost()
@@ -257,6 +281,8 @@ def _breaking_off() -> Iterator[None]:
     """From here on there is something to go on with, whatever goes wrong."""
     try:
         yield
+    except DatabaseAway as error:
+        raise BrokeOff(f"the search broke off: {error}") from error
     except (ValueError, OSError) as error:
         raise RuntimeError(
             f"the search broke off: {error}; what it did is kept, --resume goes on"

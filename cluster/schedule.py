@@ -17,6 +17,7 @@ from cluster.budget import Rules, parted
 from cluster.controllers import Controllers
 from cluster.experiment import seed_of
 from cluster.folder import RunFolder
+from cluster.process import BrokeOff
 from cluster.progress import Progress
 from cluster.repeats import Repeat, keep, repeats_of
 from cluster.shard import ShardPlan, shards_of
@@ -78,7 +79,7 @@ class Schedule:
         """Works until every user's winner is published.
 
         Raises:
-            RuntimeError: a shard broke three times, or its database was away for too long.
+            BrokeOff: a shard broke three times, or its database was away for too long.
         """
         self._next_shard()
         while len(self._streams) or self._winners or self._repeats:
@@ -128,9 +129,12 @@ class Schedule:
     def _shard_event(self, shard: ShardPlan, event: Mapping[str, Any]) -> None:
         if why := event.get("broken") or event.get("failed"):
             if event.get("final"):
-                raise RuntimeError(f"{shard.name}: {why}")
+                raise BrokeOff(f"{shard.name}: {why}")
             if not self._may_start_again(shard.name):
-                raise RuntimeError(f"{shard.name} broke {ATTEMPTS} times, the last time by {why}")
+                raise BrokeOff(
+                    f"{shard.name} broke {ATTEMPTS} times, the last time by {why}; what was done "
+                    "is kept, --resume goes on"
+                )
             self._start(shard)
         elif event["event"] == "told":
             self._progress.told(event)

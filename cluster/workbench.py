@@ -82,6 +82,7 @@ class Workbench:
         self._subjects = Subjects(self._folder, self._base, settings.experiment.items)
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, Finished] = {}
+        self._steps = self._memories = 0
 
     @cached_property
     def _neutral(self) -> tuple[Row, ...]:
@@ -129,6 +130,8 @@ class Workbench:
         """One step of the pack: its checkpoints, and failures of what ended in one."""
         if not self._fitting.running:
             return []
+        self._steps += 1
+        self._memories += self._fitting.running
         reports, finished = self._fitting.step()
         events: Events = []
         for report in reports:
@@ -141,6 +144,10 @@ class Workbench:
                 del self._jobs[end.key]
                 events.append((end.key, {"error": end.error, "done": True}))
         return events
+
+    def trained(self) -> tuple[int, int]:
+        """Steps of the pack since this process began, and the memories in them, added up."""
+        return self._steps, self._memories
 
     def ready(self) -> list[str]:
         """Tasks to be scored now: answers are cheap together, so a few wait for one another."""

@@ -3,7 +3,9 @@
 A base that is too large for its device in 16 bits may be loaded in 8 or 4: `8bit` is LLM.int8(),
 `4bit` is QLoRA's NormalFloat4 with its constants quantised too, both by bitsandbytes, which is
 an extra (`pip install milpa[quantized]`). Only the frozen base's linear layers are quantised;
-embeddings, norms and the head stay in 16 bits, memories and their optimiser in float32.
+embeddings, norms and the head stay in 16 bits, memories and their optimiser in float32. In bfloat16
+a training ends within 0.02 nats per token of where it ends in float32: so much is tolerated, and
+tested with tiny models.
 
 It knows no memory: a quantised layer is a module like any other to the hooks of the bank.
 

@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import milpa
+from cluster import report
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
-from cluster.process import BrokenOff
+from cluster.process import BrokeOff
 from models.lines import QUOTES
 from models.personalizer import UserState
 from models.published import BaseIdentity
@@ -45,15 +46,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """The message of a command that is refused with exit code 2."""
+def refused(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 2) -> str:
+    """The message of a command that ends with this exit code: 2 where it is refused."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["milpa", *map(str, words)])
         before = os.umask(0o022)
         with pytest.raises(SystemExit) as ended:
             milpa.main()
         os.umask(before)
-    assert ended.value.code == 2
+    assert ended.value.code == code
     message = capsys.readouterr().err
     assert "Traceback" not in message
     return " ".join(message.split())
@@ -78,6 +79,17 @@ def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(milpa.app, [command, "--help"])
     assert result.exit_code == 0
     assert command in result.output
+
+
+def test_work_that_breaks_off_says_why_without_a_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_off(*_given: object) -> None:
+        raise BrokeOff("the database was away; --resume goes on")
+
+    monkeypatch.setattr(report, "write", breaks_off)
+    said = refused(capsys, "report", "--run", tmp_path, code=1)
+    assert said == "milpa: the database was away; --resume goes on"
 
 
 def test_a_comparison_by_command_is_the_comparison() -> None:
@@ -138,22 +150,6 @@ def test_a_comparison_of_nothing_or_of_both_is_refused(
     capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     assert says in refused(capsys, "compare", *words)
-
-
-def test_work_that_broke_off_is_told_without_a_trace(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken() -> None:
-        raise BrokenOff("measuring the base broke off; the same command goes on")
-
-    monkeypatch.setattr(milpa, "app", broken)
-    monkeypatch.setattr(milpa, "set_up", lambda: None)
-    with pytest.raises(SystemExit) as ended:
-        milpa.main()
-    assert ended.value.code == 1
-    assert capsys.readouterr().err == (
-        "milpa: measuring the base broke off; the same command goes on\n"
-    )
 
 
 @pytest.mark.parametrize(

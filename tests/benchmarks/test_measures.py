@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import measures
-from benchmarks.measures import Measure, in_order, replaced
+from benchmarks.plain_ways import Measure, in_order, replaced
 from models import lowrank
 from models.prompt import Row
 from tests.cluster import tiny_run
@@ -36,4 +36,4 @@ def test_losses_stay_without_each_measure(
     words = ["--data", str(data), "--base", str(base), "--users", "2", "--epoch-tokens", "128"]
     measures.main([*words, "--dtype", dtype])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + 2 + len(measures.measures(dtype))
+    assert len(lines) == 2 + len(measures.rows(dtype))

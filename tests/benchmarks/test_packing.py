@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import packing, short_users
 from benchmarks.shapes import SHAPES
@@ -53,12 +54,22 @@ def test_ratios_bounds_and_shares_fit_together(found: dict[str, Any]) -> None:
 
 @pytest.mark.long
 def test_every_switch_has_its_row(found: dict[str, Any]) -> None:
-    rows = found["bases"][0]["ablation"]
+    rows, whole = found["bases"][0]["ablation"], found["bases"][0]["packed"][-1]
     assert [row["switch"] for row in rows] == [*packing.ABLATIONS]
     assert all(row["memories"] == 2 and row["default_times_this"] > 0 for row in rows)
+    for row in rows:  # none of what is taken away changes a result
+        assert row["mean_loss_nats"] == pytest.approx(whole["mean_loss_nats"], abs=1e-4)
     assert {row["steps_per_trial"] for row in rows} == {
         found["bases"][0]["peft"]["steps_per_trial"]
     }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        packing.main(["--device", "cuda"])
+    assert ended.value.code == 2
+    assert "expected a GPU that torch can use, got none" in capsys.readouterr().err
 
 
 def test_users_have_30_to_200_short_items_and_sizes_are_spread() -> None:

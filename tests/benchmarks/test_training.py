@@ -26,6 +26,16 @@ def test_unequal_losses_are_found_by_precision() -> None:
     assert len(training.unequal([*close, measured("bfloat16", float("inf"))])) == 1
 
 
+def test_nothing_to_measure_on_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        training.main(["--base", "base", "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "expected --data or --examples, got neither" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_all_systems_run_the_same_trials(tmp_path: Path) -> None:

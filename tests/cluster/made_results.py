@@ -80,4 +80,5 @@ def results(count: int = 3) -> Results:
         left_out=(LeftOut("<i>quiet</i>", 3, "expected at least 30 pairs, got 3"),),
         gain=gain if count == 3 else None,
         seconds={"population": 100.0, "total": 720.0},
+        occupancy=0.85,
     )

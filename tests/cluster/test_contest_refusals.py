@@ -16,7 +16,7 @@ from cluster.contest import _check_measured, contest
 from cluster.entrant import entrants
 from cluster.folder import RunFolder
 from cluster.judge import Endpoint
-from cluster.process import BrokenOff
+from cluster.process import BrokeOff
 from cluster.tally import standing_of
 from cluster.terms import Terms
 from cluster.tuning import Best
@@ -84,6 +84,6 @@ def test_a_searchs_folder_is_refused_and_stays(tmp_path: Path) -> None:
 
 
 def test_a_base_that_could_not_be_measured_ends_it_with_the_reason() -> None:
-    with pytest.raises(BrokenOff, match=r"measuring the base broke off \(KeyError in x\.py:1\)"):
+    with pytest.raises(BrokeOff, match=r"measuring the base broke off \(KeyError in x\.py:1\)"):
         _check_measured({"": "KeyError in x.py:1", "rag": "its process died"})
     _check_measured({"rag": "its process died"})

@@ -233,6 +233,10 @@ def test_the_heat_map_of_ranks_counts_users(page: Page) -> None:
     assert cells["data"][0]["z"] == [[1, 1, None, 1, None, None], [None, None, 1, None, None, None]]
 
 
+def test_how_full_the_packs_were_is_shown(page: Page) -> None:
+    assert "85.0 %, mean over steps" in page.words
+
+
 def test_a_password_of_the_database_is_not_shown(page: Page) -> None:
     assert "hunter2" not in page.words
     assert "postgresql://db.example/milpa" in page.words

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from cluster.budget import Rules
 from cluster.controllers import Controllers
+from cluster.experiment import Experiment
+from cluster.process import BrokeOff
 from cluster.progress import Progress
-from cluster.run import said_of_size
+from cluster.run import _breaking_off, occupancy, said_of_size, said_of_total
 from cluster.schedule import Schedule
 from cluster.shard import ShardPlan
 from cluster.studies import OBJECTIVES, SearchPlan
@@ -52,10 +54,27 @@ def test_a_search_whose_database_stays_away_is_not_begun_again(tmp_path: Path) -
     schedule = scheduled(tmp_path, SPACE)
     (shard,) = schedule._plans.values()
     event = {"event": "over", **_failure(DatabaseAway("it did not answer")), "done": True}
-    with pytest.raises(RuntimeError, match="shard-0: it did not answer"):
+    with pytest.raises(BrokeOff, match="shard-0: it did not answer"):
+        schedule._shard_event(shard, event)
+    event = {"event": "over", **_failure(ValueError("a user's words")), "done": True}
+    schedule._attempts["shard-0"] = 2
+    with pytest.raises(BrokeOff, match=r"broke 3 times, the last time by ValueError; .* --resume"):
         schedule._shard_event(shard, event)
     assert "final" not in _failure(ValueError("a user's words"))
     assert "words" not in str(_failure(ValueError("a user's words")))
+
+
+def test_what_breaks_off_a_search_is_told_apart_from_what_nobody_foresaw() -> None:
+    with pytest.raises(BrokeOff, match="broke off: it did not answer"), _breaking_off():
+        raise DatabaseAway("it did not answer")
+    with pytest.raises(RuntimeError, match="--resume goes on") as raised, _breaking_off():
+        raise ValueError("who knows why")
+    assert not isinstance(raised.value, BrokeOff)  # so that its trace is shown
+
+
+def test_how_full_packs_were_is_a_mean_over_their_steps() -> None:
+    assert occupancy([(10, 30), (30, 60)], slots=8) == 90 / (40 * 4)
+    assert occupancy([(0, 0)], slots=4) is None
 
 
 def test_a_space_smaller_than_the_budget_is_said() -> None:
@@ -64,3 +83,10 @@ def test_a_space_smaller_than_the_budget_is_said() -> None:
     assert said is not None
     assert "holds 1 configurations" in said
     assert "not 30" in said
+
+
+def test_a_total_beyond_what_users_may_have_is_said() -> None:
+    assert said_of_total(Experiment("data", "base", trials=9), 4) is None
+    assert said_of_total(Experiment("data", "base", trials=9, total_trials=36), 4) is None
+    said = said_of_total(Experiment("data", "base", trials=9, total_trials=37), 4)
+    assert said == "--total-trials 37 is not reached: 4 users have at most 9 trials each"

@@ -165,6 +165,8 @@ def test_results_hold_every_user_and_who_was_left_out(run: Path) -> None:
     assert found.gain is not None
     assert len(found.gain.loss) == len(USERS)
     assert (run / "report.html").stat().st_size > 0
+    assert found.occupancy is not None
+    assert 0 < found.occupancy <= 1
 
 
 def test_everybody_is_published(run: Path) -> None:

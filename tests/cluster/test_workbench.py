@@ -150,6 +150,20 @@ def test_a_stopped_task_says_nothing_more(bench: Workbench, digests: list[str]) 
     assert worked(bench) == {}
 
 
+def test_steps_and_the_memories_in_them_are_counted(bench: Workbench, digests: list[str]) -> None:
+    steps, memories = bench.trained()
+    bench.add("alone", digests[0], CONFIG, seed=0)
+    bench.train()
+    bench.add("beside", digests[1], CONFIG, seed=0)
+    bench.add("anchor", digests[1], BASE_CONFIG, seed=0)  # which trains nothing
+    bench.train()
+    assert bench.trained() == (steps + 2, memories + 3)
+    for name in ("alone", "beside", "anchor"):
+        bench.stop(name)
+    bench.train()
+    assert bench.trained() == (steps + 2, memories + 3)
+
+
 def test_giving_up_names_what_trained_and_leaves_a_working_bench(
     bench: Workbench, digests: list[str]
 ) -> None:

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from models.bank import Bank, Memory
 from models.base import Base, check
+from models.loss import row_nll
 from models.precision import BITS, Precision
 from models.prompt import Row
 from models.trainer import Trainer
@@ -22,6 +23,7 @@ from tests.tiny import save_tiny_base, tiny_base
 
 ROWS = tuple(Row(tuple(range(start, start + 12)), 1) for start in range(5, 85, 10))
 FAMILIES = ("llama", "gpt2", "opt")
+BFLOAT16_NATS = 0.02  # a token; what `models/precision.py` says
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +39,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folders.__getitem__
 
 
-def trained(base: Base) -> Memory:
-    """A memory after eight steps on a base."""
+def trained(base: Base, steps: int = 8) -> Memory:
+    """A memory after so many steps on a base."""
     memory = Memory.initialise(base, MemoryConfig((1, 3), 4, 5e-3), 0)
     trainer = Trainer(base)
-    stage = Stage("tuning", ROWS, 8)
+    stage = Stage("tuning", ROWS, steps)
     trainer.add(Training("a", memory, (stage,), ROWS, 5e-3, 0, patience_epochs=9))
     while trainer.running:
         _, outcomes = trainer.step()
@@ -49,6 +51,25 @@ def trained(base: Base) -> Memory:
     for parameter in memory.parameters():
         parameter.grad = None
     return memory
+
+
+def loss_of(base: Base, memory: Memory | None) -> float:
+    """Nats per token of all rows."""
+    with torch.no_grad(), Bank.of(base).rows([memory] * len(ROWS)):
+        nll_B = row_nll(base, ROWS)
+    return float(nll_B.sum()) / sum(row.predicted for row in ROWS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_bfloat16_a_training_ends_near_to_where_it_does_in_float32(family: str) -> None:
+    ends = []
+    for dtype in (torch.float32, torch.bfloat16):
+        base = tiny_base(family, dtype)
+        memory = trained(base, steps=40)
+        assert {parameter.dtype for parameter in memory.parameters()} == {torch.float32}
+        ends.append(loss_of(base, memory))
+        assert ends[-1] < loss_of(base, None) - 5 * BFLOAT16_NATS
+    assert abs(ends[1] - ends[0]) < BFLOAT16_NATS
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,95 @@
+"""The trainer's measures, each with the plain way that stands in its place when it is taken away.
+
+Left out, since it can't be switched inside a process: how memory is given back to the system.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import bank, decoding, head, lowrank, trainer
+from models.base import Base
+from models.prompt import Row
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a row says is missing; whose attribute is replaced, and by what."""
+
+    missing: str
+    owner: Any
+    attribute: str
+    plain: Any
+
+
+@contextmanager
+def replaced(measure: Measure) -> Iterator[None]:
+    """Inside, the plain way stands in the place of the measure's own."""
+    own = getattr(measure.owner, measure.attribute)
+    setattr(measure.owner, measure.attribute, measure.plain)
+    try:
+        yield
+    finally:
+        setattr(measure.owner, measure.attribute, own)
+
+
+def in_order(rows: Sequence[Row], padded_tokens: int, device: torch.device) -> list[list[int]]:
+    """As many rows at once as fit, in the order in which they come."""
+    cut: list[list[int]] = [[]]
+    for i in range(len(rows)):
+        widest = max(len(rows[j].tokens) for j in (*cut[-1], i))
+        if cut[-1] and widest * (len(cut[-1]) + 1) > padded_tokens:
+            cut.append([])
+        cut[-1].append(i)
+    return cut
+
+
+def _together(members: Sequence[object], *_others: object) -> list[list[int]]:
+    return [list(range(len(members)))]
+
+
+def _through_all(hidden: Callable[[Base, Tensor], Tensor]) -> Callable[[Base, Tensor], Tensor]:
+    """Hidden states whose backward goes down to the embeddings."""
+
+    def ask(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        output.requires_grad_(torch.is_grad_enabled())
+
+    def traced(base: Base, tokens_BT: Tensor) -> Tensor:
+        handle = base.model.get_input_embeddings().register_forward_hook(ask)
+        try:
+            return hidden(base, tokens_BT)
+        finally:
+            handle.remove()
+
+    return traced
+
+
+# On every device.
+ANYWHERE = {
+    "rows-as-they-come": Measure("batches of like length", trainer, "batches", in_order),
+    "backward-together": Measure(
+        "backwards apart by lowest layer", trainer, "by_lowest_layer", _together
+    ),
+    "backward-to-the-bottom": Measure(
+        "end of a backward at the lowest layer", Base, "hidden", _through_all(Base.hidden)
+    ),
+    "each-memory-multiplied-alone": Measure(
+        "products of like memories together", bank, "LIKE_COUNTS", math.inf
+    ),
+    "prompts-read-at-once": Measure(
+        "prompts read by like length", decoding, "_of_like_length", _together
+    ),
+}
+# What a GPU does otherwise, or has no memory to do without.
+ON_A_CPU = (
+    Measure("products apart by memory", lowrank, "LONG_ROW", sys.maxsize),
+    Measure("the head a chunk at a time", head, "CHUNK_BYTES", {"cpu": 1 << 60}),
+)
