@@ -1,7 +1,7 @@
 """What a pack costs in bytes, and how many padded tokens of it run at once.
 
-Three things lie on the device: the base; each memory with its gradients, AdamW's two moments and
-its best weights so far; and what a batch keeps until its backward pass is over. The last is the
+Three things lie on the device: the base; each memory with its gradients and AdamW's two moments;
+and what a batch keeps until its backward pass is over. The last is the
 largest, and a formula of it would have to follow each family's code, the dtype, the quantisation
 and every switch of the trainer. So it is measured, on the device, with the code that trains: a few
 short batches tell how the peak grows with each of
@@ -32,7 +32,7 @@ from models.peak import peak
 from models.prompt import Row
 from search.space import RANKS, MemoryConfig
 
-STATE_BYTES = 20  # of a weight in float32: itself, gradient, two moments, the best so far
+STATE_BYTES = 16  # of a weight in float32: itself, gradient, two moments
 _ROWS = 8  # of a measured batch
 _TOKENS = 64  # in each of its rows
 _FEW, _MANY = 64, 16384  # tokens within a chunk of the head, and beyond one

@@ -4,8 +4,10 @@ The `Trainer` runs one optimiser step of every training it holds; each has its o
 schedule, stages and stop, and joins or leaves between steps without changing its neighbours. The
 rows of a step are sorted by length and run a few thousand padded tokens at a time; since a memory's
 gradient is a sum over its rows, how rows are cut into such batches changes no result. On a GPU a
-cost model (`models/cost.py`) says how many tokens fit. Out of memory all the same, what runs at
-once is halved and the step repeated; a single row that does not fit fails its own training only.
+cost model (`models/cost.py`) says how many tokens fit, and a memory waits while its state and the
+longest row would not fit beside the others. Out of memory all the same, what runs at once is halved
+and the step repeated; a memory whose optimiser finds no room begins again when another has ended; a
+single row that does not fit fails its own training only.
 
 This file knows no user, no text and no Ray.
 """
@@ -13,6 +15,7 @@ This file knows no user, no text and no Ray.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -48,7 +51,7 @@ class Trainer:
         Args:
             base: what they train on.
             padded_tokens: how many run at once; None is what fills the device.
-            room: bytes that may still be filled; given, no more tokens run at once than fit.
+            room: bytes that may still be filled; given, no more trains at once than fits.
             under: how a batch runs under what is trained, if that isn't LoRA memories.
         """
         self.padded_tokens = self._largest = padded_tokens or default_padded_tokens(base.device)
@@ -57,41 +60,45 @@ class Trainer:
         self._under = under or partial(_under_memories, Bank.of(base))
         self._of_memories = under is None
         self._runs: dict[str, Run] = {}
+        self._waiting: deque[Training] = deque()
 
     @property
     def running(self) -> int:
-        """Trainings that have not ended."""
-        return len(self._runs)
+        """Trainings that have not ended, those that wait for room among them."""
+        return len(self._runs) + len(self._waiting)
 
     def add(self, training: Training) -> None:
-        """Take a training in from the next step on.
+        """Take a training in, from the next step on where there is room.
 
         Raises:
             ValueError: the key is in use, or there is nothing to learn or to validate on.
         """
-        if training.key in self._runs:
+        if training.key in {*self._runs, *(waiting.key for waiting in self._waiting)}:
             raise ValueError(f"expected a new key, got {training.key!r}, which is training")
         if not training.stages or not training.validation:
             raise ValueError("expected at least one stage and one validation row, got none")
-        run = Run(training)
-        run.begin_stage()
-        self._runs[training.key] = run
-        self._fit_room()
+        self._waiting.append(training)
+        self._admit()
 
     def stop(self, key: str) -> None:
         """Drop a training; its slot is free at once."""
-        self._runs.pop(key, None)
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.key != key)
+        if self._runs.pop(key, None) is not None:
+            self._admit()
 
     def step(self) -> tuple[list[Checkpoint], list[Outcome]]:
         """One optimiser step of every training; checkpoints and ends that it brought."""
         runs = list(self._runs.values())
         losses = self._gradients(runs)
-        at_checkpoint = [run for run, loss in zip(runs, losses, strict=True) if run.update(loss)]
+        updated = [self._update(run, loss) for run, loss in zip(runs, losses, strict=True)]
+        at_checkpoint = [run for run, is_epoch in zip(runs, updated, strict=True) if is_epoch]
         checkpoints = self._validate(at_checkpoint)
         over = [run for run in at_checkpoint if run.error is None and not run.advance()]
         over += [run for run in runs if run.error is not None]
         for run in over:
             del self._runs[run.training.key]
+        if over:
+            self._admit()
         return checkpoints, [run.finish() for run in over]
 
     def _gradients(self, runs: Sequence[Run]) -> list[float]:
@@ -153,15 +160,46 @@ class Trainer:
         layers = enumerate(zip(self._base.feed_forward, self._base.attention, strict=True))
         return tuple(i for i, (a, b) in layers if (a.keys() | b.keys()) & memory.pairs.keys())
 
-    def _fit_room(self) -> None:
-        """Run as many tokens at once as fit beside the memories that are here now."""
+    def _update(self, run: Run, loss: float) -> bool:
+        """A run's optimiser step; True at the end of an epoch.
+
+        AdamW makes its moments before it changes anything: whoever finds no room for them in the
+        first step begins again once another has ended.
+        """
+        try:
+            return run.update(loss)
+        except torch.OutOfMemoryError:
+            self._empty_cache()
+            if run.steps or len(self._runs) == 1:
+                run.error = "out of memory with the state of its optimiser"
+            else:
+                run.optimizer.zero_grad(set_to_none=True)
+                del self._runs[run.training.key]
+                self._waiting.appendleft(run.training)
+            return False
+
+    def _admit(self) -> None:
+        """Begin what waits, in order, while there is room; run as many tokens at once as fit."""
+        while self._waiting:
+            run = Run(self._waiting[0])
+            run.begin_stage()
+            fitting = self._fitting([*self._runs.values(), run])
+            longest = max(len(row.tokens) for stage in run.training.stages for row in stage.rows)
+            if self._runs and fitting < min(longest, self.padded_tokens):
+                return
+            self._waiting.popleft()
+            self._runs[run.training.key] = run
+            self.padded_tokens = min(self._largest, max(1, fitting))
+
+    def _fitting(self, runs: Sequence[Run]) -> int:
+        """How many padded tokens fit beside the states of these runs."""
         if self._room is None or self._costs is None:
-            return
-        memories = [cast(Memory, run.training.learner) for run in self._runs.values()]
+            return self._largest
+        memories = [cast(Memory, run.training.learner) for run in runs]
         # Of a memory on attention, too: it costs about what one on feed-forward matrices does.
         configurations = [MemoryConfig(self._layers(m), m.rank, 1.0) for m in memories]
-        fitting = self._costs.padded_tokens(self._room(), configurations)
-        self.padded_tokens = min(self._largest, fitting)
+        room = self._room() - sum(run.unallocated_bytes for run in runs)
+        return self._costs.padded_tokens(room, configurations) if room > 0 else 0
 
     def _retried(
         self,
@@ -183,8 +221,7 @@ class Trainer:
             return [math.nan if run.error else next(computed) for run in runs]
 
     def _halve(self, runs: Sequence[Run], rows_of: Callable[[Run], Sequence[Row]]) -> None:
-        if self._base.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._empty_cache()
         lengths = [max(len(row.tokens) for row in rows_of(run)) for run in runs]
         if self.padded_tokens >= max(lengths):
             self.padded_tokens //= 2
@@ -192,6 +229,10 @@ class Trainer:
             return
         longest = lengths.index(max(lengths))
         runs[longest].error = f"out of memory with a single row of {lengths[longest]} tokens"
+
+    def _empty_cache(self) -> None:
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _under_memories(

@@ -139,6 +139,13 @@ class Run:
         self.order = torch.randperm(len(self.current.rows), generator=generator).tolist()
         self.batch = 0
 
+    @property
+    def unallocated_bytes(self) -> int:
+        """What its gradient and moments will take and don't yet: a first step makes them."""
+        parameters = self.training.learner.parameters()
+        made = self.optimizer.state
+        return sum(p.nbytes * ((p.grad is None) + 2 * (p not in made)) for p in parameters)
+
     def rows(self) -> list[Row]:
         """Rows of the next optimiser step."""
         start = self.batch * BATCH_ROWS
@@ -159,7 +166,8 @@ class Run:
     def checkpoint(self, loss: float) -> Checkpoint:
         """Take in the validation loss after an epoch; move on to the next epoch."""
         self.epoch += 1
-        weights = [tensor.detach().clone() for tensor in self.training.learner.parameters()]
+        best_so_far = max(self.stage_best, self.best)
+        weights = _copied(self.training.learner) if loss < best_so_far else []
         if self.error is None and not math.isfinite(loss):
             self.error = f"training diverged: validation loss {loss} in stage {self.current.name}"
         if loss < self.stage_best:
@@ -191,6 +199,11 @@ def schedule_factor(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / (warm_up + 1)
     return max(0.0, (steps - step) / max(1, steps - warm_up))
+
+
+def _copied(learner: Learner) -> list[Tensor]:
+    """The learner's weights now, in the processor's memory: a device has none to spare for them."""
+    return [tensor.detach().to("cpu", copy=True) for tensor in learner.parameters()]
 
 
 @torch.no_grad()

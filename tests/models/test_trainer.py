@@ -243,11 +243,60 @@ def test_no_more_runs_at_once_than_the_room_holds() -> None:
     base = tiny_base(dtype=torch.float64)
     costs = Costs.measure(base)
     dearest = costs.token_bytes(MemoryConfig((0, 2, 3), 4, 5e-3), lowest=0) + costs.logits
-    trainer = Trainer(base, padded_tokens=2000, room=lambda: 100.5 * dearest)
-    for course in courses(base):
+    every = courses(base)
+    coming = sum(state_bytes(course) for course in every)
+    trainer = Trainer(base, padded_tokens=2000, room=lambda: coming + 100.5 * dearest)
+    for course in every:
         trainer.add(course)
     assert trainer.padded_tokens == 100
     _, outcomes = run(trainer)
+    for key, outcome in alone("llama", torch.float64).items():
+        assert_same(outcomes[key], outcome, 1e-9)
+
+
+def state_bytes(course: Training) -> int:
+    """Of a memory's gradient and two moments."""
+    return 3 * sum(parameter.nbytes for parameter in course.learner.parameters())
+
+
+def test_a_memory_waits_until_there_is_room_for_its_state() -> None:
+    base = tiny_base(dtype=torch.float64)
+    dearest = Costs.measure(base).token_bytes(MemoryConfig((0, 2, 3), 4, 5e-3), lowest=0)
+    first, second, third = courses(base)
+    beside = state_bytes(first) + state_bytes(second) + 1000 * dearest
+    trainer = Trainer(base, room=lambda: beside)
+    for course in (first, second, third):
+        trainer.add(course)
+    assert trainer.running == 3
+    with pytest.raises(ValueError, match="expected a new key, got 'c'"):
+        trainer.add(third)
+    assert list(trainer._runs) == ["a", "b"]
+    _, outcomes = run(trainer)
+    for key, outcome in alone("llama", torch.float64).items():
+        assert_same(outcomes[key], outcome, 1e-9)
+
+
+def test_who_finds_no_room_for_its_optimiser_begins_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a device that holds the moments of two memories alone."""
+    base = tiny_base(dtype=torch.float64)
+    trainer, step = Trainer(base), torch.optim.AdamW.step
+    refused: list[int] = []
+
+    def limited(self: torch.optim.AdamW) -> None:
+        optimizers = [run.optimizer for run in trainer._runs.values()]
+        if not self.state and sum(bool(other.state) for other in optimizers) == 2:
+            refused.append(len(optimizers))
+            raise torch.OutOfMemoryError("no room for moments")
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", limited)
+    for course in courses(base):
+        trainer.add(course)
+    _, outcomes = run(trainer)
+    assert refused[0] == 3
+    monkeypatch.undo()
     for key, outcome in alone("llama", torch.float64).items():
         assert_same(outcomes[key], outcome, 1e-9)
 
