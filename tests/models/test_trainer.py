@@ -261,9 +261,14 @@ def state_bytes(course: Training) -> int:
 
 def test_a_memory_waits_until_there_is_room_for_its_state() -> None:
     base = tiny_base(dtype=torch.float64)
-    dearest = Costs.measure(base).token_bytes(MemoryConfig((0, 2, 3), 4, 5e-3), lowest=0)
+    costs = Costs.measure(base)
+    token = costs.token_bytes(MemoryConfig((0, 2, 3), 4, 5e-3), lowest=0) + costs.logits
     first, second, third = courses(base)
-    beside = state_bytes(first) + state_bytes(second) + 1000 * dearest
+    longest = max(
+        len(row.tokens) for c in (first, second, third) for s in c.stages for row in s.rows
+    )
+    states = state_bytes(first) + state_bytes(second) + state_bytes(third) / 2
+    beside = states + longest * token
     trainer = Trainer(base, room=lambda: beside)
     for course in (first, second, third):
         trainer.add(course)
