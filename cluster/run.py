@@ -7,7 +7,6 @@ goes on from what lies in the run's folder, so going on after a kill is the same
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from cluster import afterwards, gains, report, results
-from cluster.asker import start_askers
+from cluster.asker import asker_count, start_askers
 from cluster.budget import Rules
 from cluster.connection import Ground, Place, connected
 from cluster.controllers import Controllers
@@ -96,7 +95,8 @@ def _work(run: Prepared, population: Sharing, ground: Ground, progress: Progress
         plan = _plan(run, description, ground, progress)
         content = _settled(run, description)
         with _breaking_off():
-            left_out = _searched(run, plan, packers, progress, seconds)
+            askers = start_askers(asker_count(ground.cores, ground.slots), plan.search.sampler)
+            left_out = _searched(run, plan, packers, askers, progress, seconds)
             users = _users(run)
             with _timed(seconds, "personal gain"):
                 gain = _gain(run, packers, users, progress)
@@ -209,11 +209,11 @@ def _searched(
     run: Prepared,
     plan: ShardPlan,
     packers: Sequence[Any],
+    askers: Sequence[Any],
     progress: Progress,
     seconds: dict[str, float],
 ) -> tuple[results.LeftOut, ...]:
     """Searches every user and publishes everybody; returns those who have no winner."""
-    askers = start_askers(_asker_count(), plan.search.sampler)
     schedule = Schedule(plan, Controllers(askers), progress)
     with _timed(seconds, "search and winners"), progress.shown():
         schedule.run()
@@ -227,10 +227,6 @@ def _searched(
     left_out = (*run.choice.left_out, *unscored)
     afterwards.publish_left_out(packers, {user.user_id: user.reason for user in left_out})
     return left_out
-
-
-def _asker_count() -> int:
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
 
 
 def _users(run: Prepared) -> tuple[results.UserResult, ...]:
