@@ -125,6 +125,7 @@ class _Run:
         self._published = [user for user in results.users if user.user_id in self._registry]
         self._users = _drawn(self._published, users, seed)
         self._subjects = {user.digest: self._subject(user) for user in self._users}
+        self._labels = have_labels(self._subjects.values())
 
     def comparison(self, device: str, console: Console) -> Comparison:
         """Every user under every model."""
@@ -191,8 +192,8 @@ class _Run:
         """Adds what was tried to `measured`, all of it in the same batches."""
         states = [state for _, _, states in tried for state in states]
         subjects = [self._subjects[user.digest] for user, _, states in tried for _ in states]
-        labels = have_labels(self._subjects.values())
-        found = iter(measure(base, attach_all(base), frame_all(base), states, subjects, labels))
+        ways = (attach_all(base), frame_all(base))
+        found = iter(measure(base, *ways, states, subjects, self._labels))
         for user, model, of_model in tried:
             measured[user.digest][model] = mean_of([next(found).measured for _ in of_model])
 
