@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -240,8 +240,27 @@ class Results:
 def save(results: Results, run: Path) -> Path:
     """Writes RUN/results.json and returns its path."""
     path = run / FILE_NAME
-    write_private(path, json.dumps(results.to_json(), allow_nan=False))
+    write_private(path, _pieces(results))
     return path
+
+
+def _pieces(results: Results) -> Iterator[str]:
+    """The JSON of a run, a user at a time: that of all would be in memory three times over."""
+    parts = replace(results, users=()).to_json()
+    for place, (name, value) in enumerate(parts.items()):
+        yield f"{', ' if place else '{'}{json.dumps(name)}: "
+        yield from _users(results.users) if name == "users" else [_json(value)]
+    yield "}"
+
+
+def _users(users: Sequence[UserResult]) -> Iterator[str]:
+    for place, user in enumerate(users):
+        yield f"{', ' if place else '['}{_json(user.to_json())}"
+    yield "]" if users else "[]"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, allow_nan=False)
 
 
 def load(run: Path) -> Results:
@@ -269,12 +288,12 @@ def load(run: Path) -> Results:
         ) from error
 
 
-def write_private(path: Path, text: str) -> None:
-    """Writes `text` aside and renames it to `path`, readable by its owner alone."""
+def write_private(path: Path, text: str | Iterable[str]) -> None:
+    """Writes a text, or its pieces, aside and renames it, readable by its owner alone."""
     descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

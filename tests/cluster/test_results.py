@@ -18,6 +18,12 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert load(tmp_path) == made
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_pieces_are_the_json_of_the_whole(tmp_path: Path, count: int) -> None:
+    made = results(count)
+    assert save(made, tmp_path).read_text() == json.dumps(made.to_json())
+
+
 def test_the_file_is_its_owners_alone_and_nothing_is_left_aside(tmp_path: Path) -> None:
     path = save(results(), tmp_path)
     save(results(1), tmp_path)
