@@ -35,7 +35,7 @@ schedule.py     shard after shard, and every user's winner
 afterwards.py   those left out published, and personal gain
 run.py          the whole way: histories, search, winners, registry, results, report
 forget.py       a user removed from a run or a comparison; forget_compared serves it
-results.py      what a run found out
+results.py      what a run found out; pieces serves it
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
 measuring.py    one model on users' test items: losses, answers, picks
 strangers.py    whose memories a user's own is held against

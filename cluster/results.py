@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cluster.chosen import Chosen
 from cluster.inside import Inside
+from cluster.pieces import pieces
 from search.space import MemoryConfig
 
 if TYPE_CHECKING:
@@ -239,28 +240,9 @@ class Results:
 
 def save(results: Results, run: Path) -> Path:
     """Writes RUN/results.json and returns its path."""
-    path = run / FILE_NAME
-    write_private(path, _pieces(results))
+    path, users = run / FILE_NAME, (user.to_json() for user in results.users)
+    write_private(path, pieces({**replace(results, users=()).to_json(), "users": users}))
     return path
-
-
-def _pieces(results: Results) -> Iterator[str]:
-    """The JSON of a run, a user at a time: that of all would be in memory three times over."""
-    parts = replace(results, users=()).to_json()
-    for place, (name, value) in enumerate(parts.items()):
-        yield f"{', ' if place else '{'}{json.dumps(name)}: "
-        yield from _users(results.users) if name == "users" else [_json(value)]
-    yield "}"
-
-
-def _users(users: Sequence[UserResult]) -> Iterator[str]:
-    for place, user in enumerate(users):
-        yield f"{', ' if place else '['}{_json(user.to_json())}"
-    yield "]" if users else "[]"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, allow_nan=False)
 
 
 def load(run: Path) -> Results:
