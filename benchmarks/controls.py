@@ -29,7 +29,7 @@ from cluster.arena import Arena
 from cluster.entrant import Entrant, configuration_of
 from cluster.experiment import seed_of
 from cluster.measuring import Subject
-from cluster.results import write_private
+from cluster.private import write_private
 from cluster.tally import measured_of
 from cluster.tuning import Best, chosen, shares
 from cluster.unit import BASE, Unit

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.history_figures import SHARES, Measurement, figures, table
 from cluster.experiment import Experiment, seed_of
-from cluster.results import write_private
+from cluster.private import write_private
 from cluster.users import choose
 from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer

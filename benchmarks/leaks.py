@@ -42,7 +42,7 @@ from cluster.entrant import Entrant, entrants, methods_of
 from cluster.folder import RunFolder
 from cluster.grid import Grid
 from cluster.preparation import held
-from cluster.results import write_private
+from cluster.private import write_private
 from cluster.standing import TIE, Difference, Standing, difference_of
 from cluster.terms import Terms
 from cluster.users import choose

@@ -4,6 +4,7 @@ In reading order:
 
 experiment.py   what a person sets, presets, flags
 ablations.py    the paper's ablations as presets
+private.py      files that their owner alone reads, written aside and renamed
 folder.py       the run's folder: paths, key, locks, and whether it may be gone on with
 users.py        who is searched, who is the population, who is left out
 preparation.py  a run before anything is trained

@@ -16,6 +16,8 @@ from search.pareto import Objective
 from search.samplers import Evidence, Observation, Proposal, SamplerSettings, make_sampler
 from search.space import MemoryConfig, SearchSpace
 
+_FEWEST, _SLOTS = 4, 16  # askers where there are cores for them; slots of one asker beyond that
+
 
 class Asker:
     """One sampler in a process of its own."""
@@ -51,10 +53,19 @@ class Asker:
         return portfolio(space, objectives, others, design)
 
 
+def asker_count(cores: int, slots: int) -> int:
+    """How many askers so many slots need: four, or one for each GPU's, on a quarter of the cores.
+
+    A proposal takes about a core's second, and a GPU ends a trial or two in that time.
+    """
+    return max(1, min(cores // 4, max(_FEWEST, slots // _SLOTS)))
+
+
 def start_askers(count: int, settings: SamplerSettings) -> list[Any]:
-    """So many askers, each on one thread; Ray starts one again that dies."""
+    """So many askers, each on one thread, on all machines; Ray starts one again that dies."""
     actor = ray.remote(Asker).options(
         num_cpus=0,
+        scheduling_strategy="SPREAD",
         max_restarts=-1,
         max_task_retries=-1,
     )

@@ -27,8 +27,9 @@ from rich.progress import Progress
 from cluster import comparison_text
 from cluster.comparison import Compared, Comparison, Model, mean_of
 from cluster.measuring import Subject, anchors_of, have_labels, measure
+from cluster.private import write_private
 from cluster.process import output_is_logged
-from cluster.results import Measured, Results, UserResult, load, write_private
+from cluster.results import Measured, Results, UserResult, load
 from cluster.strangers import Strangers
 from models.base import Base
 from models.catalog import attach_all, frame_all
@@ -125,6 +126,7 @@ class _Run:
         self._published = [user for user in results.users if user.user_id in self._registry]
         self._users = _drawn(self._published, users, seed)
         self._subjects = {user.digest: self._subject(user) for user in self._users}
+        self._labels = have_labels(self._subjects.values())
 
     def comparison(self, device: str, console: Console) -> Comparison:
         """Every user under every model."""
@@ -191,8 +193,8 @@ class _Run:
         """Adds what was tried to `measured`, all of it in the same batches."""
         states = [state for _, _, states in tried for state in states]
         subjects = [self._subjects[user.digest] for user, _, states in tried for _ in states]
-        labels = have_labels(self._subjects.values())
-        found = iter(measure(base, attach_all(base), frame_all(base), states, subjects, labels))
+        ways = (attach_all(base), frame_all(base))
+        found = iter(measure(base, *ways, states, subjects, self._labels))
         for user, model, of_model in tried:
             measured[user.digest][model] = mean_of([next(found).measured for _ in of_model])
 

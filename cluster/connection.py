@@ -62,9 +62,10 @@ class Place:
 @dataclass(frozen=True)
 class Ground:
     """What a connected Ray offers to a run: a place for each packer, and the first one's machine
-    for work that has it to itself."""
+    for work that has it to itself; `cores` are of all machines together."""
 
     slots: int
+    cores: int
     places: tuple[Place, ...]
     whole: Place
     namespace: str
@@ -166,7 +167,7 @@ def _embedded(
         device = Place({"num_gpus": 1}, "cuda", packer_threads(cores))
         node = Node({"num_gpus": 0}, cores, total, psutil.virtual_memory().available)
         places = (device,) * gpus or node.places(packer_bytes)
-        yield Ground(total, places, device if gpus else node.whole, namespace)
+        yield Ground(total, cores, places, device if gpus else node.whole, namespace)
     finally:
         ray.shutdown()
 
@@ -192,6 +193,7 @@ def _joined(address: str, namespace: str, packer_bytes: float) -> Iterator[Groun
     try:
         resources = ray.cluster_resources()
         slots, gpus = int(resources.get(SLOT, 0)), int(resources.get("GPU", 0))
+        cores = max(len(os.sched_getaffinity(0)), int(resources.get("CPU", 0)))
         if not slots:
             raise ValueError(
                 f"--address: the cluster at {address} declares no {SLOT!r}, a place in a pack. "
@@ -200,11 +202,11 @@ def _joined(address: str, namespace: str, packer_bytes: float) -> Iterator[Groun
             )
         if gpus:
             device = Place({"num_gpus": 1}, "cuda", 4)
-            yield Ground(slots, (device,) * gpus, device, namespace)
+            yield Ground(slots, cores, (device,) * gpus, device, namespace)
         else:
             nodes = _nodes_with_slots()
             places = tuple(place for node in nodes for place in node.places(packer_bytes))
-            yield Ground(slots, places, nodes[0].whole, namespace)
+            yield Ground(slots, cores, places, nodes[0].whole, namespace)
     finally:
         ray.shutdown()
 

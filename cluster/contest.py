@@ -31,9 +31,9 @@ from cluster.folder import RunFolder
 from cluster.groundwork import Contest, prepared
 from cluster.judge import Endpoint, require_client
 from cluster.preparation import held
+from cluster.private import write_private
 from cluster.process import BrokeOff, output_is_logged
 from cluster.progress import Progress
-from cluster.results import write_private
 from cluster.shared import follow, learn_population, sharing
 from cluster.standing import Standing
 from cluster.station import start_stations, work

@@ -28,6 +28,16 @@ class Controller:
         yield from run_shard(plan, askers)
 
 
+def turned(askers: Sequence[Any], shards: int) -> tuple[Any, ...]:
+    """The askers in the order that the next shard turns to them, after so many shards.
+
+    A shard begins with one that works out what earlier users advise, and waits for it: shards
+    beside each other must not all wait for the same one.
+    """
+    first = shards % max(1, len(askers))
+    return (*askers[first:], *askers[:first])
+
+
 @dataclass
 class _Process:
     """A controller's handle, and the trials it has had."""
@@ -50,13 +60,16 @@ class Controllers:
         self._new = ray.remote(kind).options(num_cpus=0)
         self._free: list[_Process] = []
         self._busy: dict[str, _Process] = {}
+        self._started = 0  # shards
 
     def start(self, shard: ShardPlan) -> Any:
         """The stream of a shard's events; it must be told of its end (`ended`)."""
         process = self._free.pop() if self._free else _Process(self._new.remote())
         self._busy[shard.name] = process
         process.trials += shard.trials
-        return process.handle.run.options(num_returns="streaming").remote(shard, self._askers)
+        askers = turned(self._askers, self._started)
+        self._started += 1
+        return process.handle.run.options(num_returns="streaming").remote(shard, askers)
 
     def ended(self, name: str, well: bool) -> None:
         """A shard's stream is over; where it ended badly, or has had its trials, a process goes."""

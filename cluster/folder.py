@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from cluster.results import write_private
+from cluster.private import write_private
 
 WAIT_SECONDS = 60.0
 _KEY_BYTES = 32

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster import forget_compared, report, results
 from cluster.folder import RunFolder
-from cluster.results import write_private
+from cluster.private import write_private
 from cluster.users import FILE_NAME, Choice
 from models.history import Histories, user_digest
 from models.registry import Registry

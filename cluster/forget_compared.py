@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.folder import RunFolder
 from cluster.measuring import Subject, anchors_of
-from cluster.results import write_private
+from cluster.private import write_private
 from cluster.unit import Unit, Units
 from cluster.users import Choice
 from models.history import Histories

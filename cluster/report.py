@@ -27,7 +27,8 @@ from cluster import facts, overview, plots, wording
 from cluster.courses import Course, courses
 from cluster.folder import RunFolder
 from cluster.overview import Row
-from cluster.results import Gain, Results, UserResult, load, write_private
+from cluster.private import write_private
+from cluster.results import Gain, Results, UserResult, load
 
 FILE_NAME = "report.html"
 DRAWN_USERS = 200  # with plots and answers of their own

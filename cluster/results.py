@@ -11,8 +11,6 @@ alone. `Results.without` is what `milpa forget` needs: the same run as if it had
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cluster.chosen import Chosen
 from cluster.inside import Inside
+from cluster.private import pieces, write_private
 from search.space import MemoryConfig
 
 if TYPE_CHECKING:
@@ -241,8 +240,8 @@ class Results:
 
 def save(results: Results, run: Path) -> Path:
     """Writes RUN/results.json and returns its path."""
-    path = run / FILE_NAME
-    write_private(path, json.dumps(results.to_json(), allow_nan=False))
+    path, users = run / FILE_NAME, (user.to_json() for user in results.users)
+    write_private(path, pieces({**replace(results, users=()).to_json(), "users": users}))
     return path
 
 
@@ -269,20 +268,6 @@ def load(run: Path) -> Results:
             f"{path}: expected the results of a search, got something else "
             f"({type(error).__name__}: {error}). Write it again with `milpa search --resume`."
         ) from error
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes `text` aside and renames it to `path`, readable by its owner alone."""
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def _entries(users: Sequence[str], rows: Rows) -> Entries:

@@ -7,7 +7,6 @@ goes on from what lies in the run's folder, so going on after a kill is the same
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from cluster import afterwards, gains, report, results
-from cluster.asker import start_askers
+from cluster.asker import asker_count, start_askers
 from cluster.budget import Rules
 from cluster.connection import Ground, Place, connected
 from cluster.controllers import Controllers
@@ -96,7 +95,7 @@ def _work(run: Prepared, population: Sharing, ground: Ground, progress: Progress
         description = _raised([packer.call.remote("describe") for packer in packers])[0]
         plan = _plan(run, description, ground, progress)
         content = _settled(run, description)
-        askers = start_askers(_asker_count(), plan.search.sampler)
+        askers = start_askers(asker_count(ground.cores, ground.slots), plan.search.sampler)
         schedule = Schedule(plan, Controllers(askers), progress)  # refuses others' studies
         with _breaking_off():
             left_out = _searched(run, schedule, packers, progress, seconds)
@@ -251,10 +250,6 @@ def _searched(
     left_out = (*run.choice.left_out, *unscored)
     afterwards.publish_left_out(packers, {user.user_id: user.reason for user in left_out})
     return left_out
-
-
-def _asker_count() -> int:
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
 
 
 def _users(run: Prepared) -> tuple[results.UserResult, ...]:

@@ -1,7 +1,8 @@
 """The order of a run's work: shard after shard, and each shard's winners beside the next shard.
 
 It decides what starts when, and starts again what broke; it trains and scores nothing itself. A
-shard starts while the last one drains. A user's winner is the one that the study names; it is
+shard starts while the last one drains; on more slots than one controller keeps busy, several run
+beside each other, each on its part of them. A user's winner is the one that the study names; it is
 trained once more, at full budget, by a packer, which publishes it. Where repeats of the winner are
 wanted, they come before that: who has a published winner is done.
 """
@@ -20,7 +21,7 @@ from cluster.folder import RunFolder
 from cluster.process import BrokeOff
 from cluster.progress import Progress
 from cluster.repeats import Repeat, keep, repeats_of
-from cluster.shard import ShardPlan, shards_of
+from cluster.shard import ShardPlan, shards_beside, shards_of
 from cluster.streams import Streams
 from cluster.studies import OBJECTIVES
 from cluster.trial import choose, task_name, wait_for_packers
@@ -59,10 +60,13 @@ class Schedule:
         published = {file.stem for file in RunFolder(plan.run).winners.glob("*.json")}
         asked = self._show_what_is_known(published)
         open_users = [digest for digest in plan.seeds if digest not in published]
-        parts = shards_of(open_users, plan.search.rules.expected(len(plan.seeds)), plan.slots)
+        expected = plan.search.rules.expected(len(plan.seeds))
+        self._beside = shards_beside(len(open_users), expected, plan.slots)
+        slots = plan.slots // self._beside
+        parts = shards_of(open_users, expected, slots, self._beside)
         rules = parted(plan.search.rules, asked, parts)
         self._shards = deque(
-            self._part(f"shard-{i}", digests, rules[i])
+            self._part(f"shard-{i}", digests, rules[i], slots)
             for i, digests in enumerate(parts)
             if digests
         )
@@ -81,7 +85,7 @@ class Schedule:
         Raises:
             BrokeOff: a shard broke three times, or its database was away for too long.
         """
-        self._next_shard()
+        self.begin()
         while len(self._streams) or self._winners or self._repeats:
             self._start_repeats()
             self._start_winners()
@@ -95,10 +99,15 @@ class Schedule:
                 else:
                     self._winner_event(self._training[name], event)
 
-    def _part(self, name: str, digests: Iterable[str], rules: Rules) -> ShardPlan:
+    def begin(self) -> None:
+        """Starts the first shards."""
+        for _ in range(self._beside):
+            self._next_shard()
+
+    def _part(self, name: str, digests: Iterable[str], rules: Rules, slots: int) -> ShardPlan:
         seeds = {digest: self._plan.seeds[digest] for digest in digests}
         search = replace(self._plan.search, rules=rules)
-        return replace(self._plan, name=name, seeds=seeds, search=search)
+        return replace(self._plan, name=name, seeds=seeds, search=search, slots=slots)
 
     def _show_what_is_known(self, published: Container[str]) -> dict[str, int]:
         """Shows every user's study, and tells how many trials each was asked.

@@ -33,6 +33,7 @@ from cluster.trial import Trial
 from search.patience import DatabaseAway
 
 TRIALS_PER_SLOT = 20
+SLOTS_OF_CONTROLLER = 128  # one carries 14 trials a second: enough where a trial takes 9 s
 GATHERED_SECONDS = 1.0  # events are handed on together: each hand-over costs more than an event
 _URGENT = ("draining", "over")  # these start what comes next
 _CHECKPOINTS = tune.CheckpointConfig(checkpoint_at_end=False)
@@ -57,11 +58,34 @@ class ShardPlan:
         return len(self.seeds) * (1 + self.search.rules.expected(len(self.seeds)))
 
 
-def shards_of(digests: Sequence[str], trials: int, slots: int) -> list[list[str]]:
-    """Users in shards of at least `TRIALS_PER_SLOT` trials for each slot, the last one too."""
-    size = max(1, -(-TRIALS_PER_SLOT * slots // (trials + 1)))
-    count = max(1, len(digests) // size)
+def shards_of(digests: Sequence[str], trials: int, slots: int, beside: int = 1) -> list[list[str]]:
+    """Users in shards of at least `TRIALS_PER_SLOT` trials for each slot, the last one too.
+
+    Args:
+        digests: users.
+        trials: of each of them.
+        slots: of each shard.
+        beside: how many shards run beside each other. Where there are more they are a multiple of
+            that, so that no last one runs alone on its few slots.
+    """
+    count = max(1, len(digests) // _size(trials, slots))
+    count -= count % beside if count > beside else 0
     return [list(digests[i::count]) for i in range(count)]
+
+
+def shards_beside(users: int, trials: int, slots: int) -> int:
+    """How many shards run beside each other: as many as controllers that so many slots keep busy.
+
+    No more than there are shards for, so that all slots are some shard's from the beginning.
+    """
+    most = max(1, slots // SLOTS_OF_CONTROLLER)
+    enough = (n for n in range(most, 1, -1) if users // _size(trials, slots // n) >= n)
+    return next(enough, 1)
+
+
+def _size(trials: int, slots: int) -> int:
+    """Users of a shard, the fewest."""
+    return max(1, -(-TRIALS_PER_SLOT * slots // (trials + 1)))
 
 
 def run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[list[Event]]:

@@ -16,7 +16,7 @@ from cluster import plots, report
 from cluster.attention import Shares, newest
 from cluster.entrant import Entrant
 from cluster.folder import RunFolder
-from cluster.results import write_private
+from cluster.private import write_private
 from cluster.unit import Unit, Units
 from cluster.users import Choice, Searched
 from models.history import Histories, split

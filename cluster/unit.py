@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster.results import write_private
+from cluster.private import write_private
 
 Kind = Literal["bare", "trial", "shared", "final", "untrained"]
 BASE, ORIGINAL = "base", "original base"

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.experiment import Experiment, seed_of
-from cluster.results import LeftOut, write_private
+from cluster.private import write_private
+from cluster.results import LeftOut
 from models.history import Histories, TooShort, split, user_digest
 
 FILE_NAME = "users.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from cluster.folder import RunFolder
 from cluster.judge import Endpoint
 from cluster.measuring import Subject
-from cluster.results import write_private
+from cluster.private import write_private
 from cluster.terms import Terms
 from cluster.unit import BASE, Unit
 from cluster.users import Choice

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from cluster.folder import RunFolder
 from cluster.inside import Inside
-from cluster.results import Example, Measured, UserResult, write_private
+from cluster.private import write_private
+from cluster.results import Example, Measured, UserResult
 from cluster.subjects import Subject
 from models.history import Interaction
 from models.personalizer import UserState

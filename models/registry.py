@@ -107,6 +107,10 @@ class Registry:
         """All users with a current state, in order of their ids; see `Listing`."""
         return self._listing.users()
 
+    def some_users(self, count: int) -> list[str]:
+        """So many users with a current state; see `Listing`."""
+        return self._listing.some(count)
+
     def current(self, user_id: str) -> Published:
         """A user's current state, without its tensors.
 

@@ -19,6 +19,7 @@ import json
 import os
 import re
 import stat
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +44,17 @@ EVERYONE = Grant(None)
 
 
 class Keys:
-    """The keys of a file, read again when the file changes."""
+    """The keys of a file, read again when the file changes; several threads may ask at once.
+
+    A file of a hundred thousand keys takes a good part of a second to read: ask where that holds
+    up nobody else.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._stamp: tuple[int, int, int] | None = None
         self._grants: dict[str, Grant] = {}
+        self._reading = threading.Lock()
         self.refresh()
 
     def refresh(self) -> None:
@@ -58,6 +64,10 @@ class Keys:
             OSError: there is no such file, or it can't be read.
             ValueError: others may read it, or it holds no valid keys.
         """
+        with self._reading:
+            self._refresh()
+
+    def _refresh(self) -> None:
         status = self._file.stat()
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         if stamp == self._stamp:

@@ -99,7 +99,7 @@ class Memories:
             WrongBase: states are of other bases, and none is of this one.
         """
         errors = []
-        for user_id in self.users()[:sample]:
+        for user_id in self._registry.some_users(sample):
             try:
                 return self._registry.current(user_id).check_base(self._base)
             except WrongBase as error:

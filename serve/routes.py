@@ -85,12 +85,12 @@ class _Edge:
 
     async def models(self, request: Request) -> Response:
         """The models that the key opens."""
-        grant = self._grant(request)
+        grant = await self._grant(request)
         return JSONResponse(await asyncio.to_thread(self._service.models, grant))
 
     async def model(self, request: Request) -> Response:
         """One model."""
-        grant, name = self._grant(request), request.path_params["name"]
+        grant, name = await self._grant(request), request.path_params["name"]
         return JSONResponse(await asyncio.to_thread(self._service.model, name, grant))
 
     async def chat(self, request: Request) -> Response:
@@ -104,7 +104,7 @@ class _Edge:
     async def _answer(
         self, request: Request, kind: type[ChatRequest] | type[CompletionRequest]
     ) -> Response:
-        grant = self._grant(request)
+        grant = await self._grant(request)
         wanted = parse(kind, await self._body(request))
         prepared = await asyncio.to_thread(self._service.prepare, wanted, grant)
         try:
@@ -122,12 +122,14 @@ class _Edge:
             answering.close()
         return JSONResponse(prepared.envelope.whole(choices), headers=dict(prepared.headers))
 
-    def _grant(self, request: Request) -> Grant:
+    async def _grant(self, request: Request) -> Grant:
         if self._keys is None:
             return EVERYONE
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        grant = None
         try:
-            grant = self._keys.grant(key.strip()) if scheme.lower() == "bearer" else None
+            if scheme.lower() == "bearer":  # reading many keys must not hold up others' answers
+                grant = await asyncio.to_thread(self._keys.grant, key.strip())
         except (OSError, ValueError) as error:
             log.error("nobody gets in: %s", error)
             raise RefusedError(503, "the keys can't be read; the server's log says why") from None

@@ -13,7 +13,7 @@ import pytest
 from cluster import controllers
 from cluster.budget import Rules
 from cluster.connection import connected
-from cluster.controllers import Controller, Controllers
+from cluster.controllers import Controller, Controllers, turned
 from cluster.shard import ShardPlan
 from cluster.streams import Event, Streams
 from cluster.studies import SearchPlan
@@ -47,6 +47,16 @@ def ran(crew: Controllers, *names: str) -> dict[str, list[Event]]:
             if event.get("done"):
                 crew.ended(name, event.keys().isdisjoint(("broken", "failed")))
     return found
+
+
+def test_every_shard_begins_with_another_asker() -> None:
+    assert [turned("abc", shards) for shards in range(4)] == [
+        ("a", "b", "c"),
+        ("b", "c", "a"),
+        ("c", "a", "b"),
+        ("a", "b", "c"),
+    ]
+    assert turned((), 5) == ()
 
 
 def test_a_process_runs_shards_until_it_has_had_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.results import Gain, load, save, write_private
+from cluster.private import write_private
+from cluster.results import Gain, load, save
 from tests.cluster.made_results import DIGESTS, HOSTILE, results
 
 
@@ -16,6 +17,12 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     made = results()
     save(made, tmp_path)
     assert load(tmp_path) == made
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_pieces_are_the_json_of_the_whole(tmp_path: Path, count: int) -> None:
+    made = results(count)
+    assert save(made, tmp_path).read_text() == json.dumps(made.to_json())
 
 
 def test_the_file_is_its_owners_alone_and_nothing_is_left_aside(tmp_path: Path) -> None:

@@ -47,6 +47,39 @@ def test_studies_of_another_space_are_refused_by_what_differs_and_kept(tmp_path:
     scheduled(tmp_path, SPACE)
 
 
+class Noting(Controllers):
+    """Starts nothing, and notes what it was to start."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.plans: list[ShardPlan] = []
+
+    def start(self, shard: ShardPlan) -> object:
+        """A stream that nothing comes from."""
+        self.plans.append(shard)
+        return object()
+
+
+def test_several_shards_run_beside_each_other_on_many_slots(tmp_path: Path) -> None:
+    plan = SearchPlan(
+        sqlite_url(tmp_path / "studies.db"),
+        SPACE,
+        (10,) * 4,
+        SamplerSettings("random", 2),
+        Rules(3),
+    )
+    users = {f"{i:04}": i for i in range(3000)}
+    crew = Noting()
+    whole = ShardPlan("all", users, plan, tmp_path, 1, 256)
+    schedule = Schedule(whole, crew, Progress(Console(quiet=True), 3))
+    schedule.begin()
+    assert [shard.slots for shard in crew.plans] == [128, 128]
+    for shard in crew.plans[:2]:
+        schedule._shard_event(shard, {"event": "draining"})
+    assert len(crew.plans) == 4
+    assert len({digest for shard in crew.plans for digest in shard.seeds}) == 3000
+
+
 def test_a_search_whose_database_stays_away_is_not_begun_again(tmp_path: Path) -> None:
     """A shard that broke otherwise is: three times in all."""
     from cluster.shard import _failure

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.shard import TRIALS_PER_SLOT, config_of, shards_of
+from cluster.shard import TRIALS_PER_SLOT, config_of, shards_beside, shards_of
 from cluster.studies import Asked
 from search.space import MemoryConfig
 
@@ -23,6 +23,29 @@ def test_every_user_is_in_one_shard_of_enough_trials(users: int, trials: int, sl
 def test_no_shard_is_larger_than_it_must_be() -> None:
     sizes = [len(shard) for shard in shards_of([str(i) for i in range(1000)], 24, 4)]
     assert max(sizes) * 25 < 2 * TRIALS_PER_SLOT * 4
+
+
+@pytest.mark.parametrize(
+    ("users", "slots", "beside"),
+    [
+        (1000, 4, 1),
+        (100_000, 255, 1),
+        (100_000, 256, 2),
+        (100_000, 1024, 8),
+        (1000, 1024, 8),
+        (500, 1024, 1),
+        (1, 1024, 1),
+    ],
+)
+def test_shards_beside_each_other_have_all_slots_at_all_times(
+    users: int, slots: int, beside: int
+) -> None:
+    assert shards_beside(users, 24, slots) == beside
+    digests = [str(i) for i in range(users)]
+    shards = shards_of(digests, 24, slots // beside, beside)
+    assert sorted(digest for shard in shards for digest in shard) == sorted(digests)
+    assert len(shards) % beside == 0
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 def test_tune_is_given_digests_and_no_more_than_a_trial_needs() -> None:

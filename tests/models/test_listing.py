@@ -72,6 +72,17 @@ def test_a_change_is_seen_and_only_its_folder_read(registry: Registry, opened: l
     assert registry.users()[-1] == "zoe"
 
 
+def test_some_users_are_told_without_reading_the_others(
+    registry: Registry, opened: list[Path]
+) -> None:
+    some = registry.some_users(5)
+    assert len(set(some)) == len(opened) == 5
+    assert set(some) < set(USERS)
+    for user in some:
+        registry.withdraw(user)
+    assert sorted(registry.some_users(100)) == sorted({*USERS} - {*some})
+
+
 def test_a_change_within_the_same_step_of_the_clock_is_seen(registry: Registry) -> None:
     """Two changes that a file system's times don't tell apart, the list asked for in between."""
     places = list((registry.folder / "users").iterdir())

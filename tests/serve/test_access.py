@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from serve import access
 from serve.access import Keys, is_private
 
 HASHED = "another-key"
@@ -45,6 +48,27 @@ def test_a_key_opens_its_users_and_the_base(keys: Keys) -> None:
 
 def test_a_key_given_by_its_digest_and_a_star_open_everybody(keys: Keys) -> None:
     assert opened(keys, HASHED) == [None, "ada", "a:b/c ü", "bob"]
+
+
+def test_a_changed_file_is_read_once_for_all_who_ask_meanwhile(
+    tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading may take long, and a server asks in many threads."""
+    read, reading, times = access._grants, threading.Event(), []
+
+    def slowly(file: Path, content: bytes) -> object:
+        times.append(file)
+        assert reading.wait(60)
+        return read(file, content)
+
+    monkeypatch.setattr(access, "_grants", slowly)
+    key_file(tmp_path, {**ENTRIES, "a-new-key": ["bob"]})
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(keys.grant, "a-new-key") for _ in range(4)]
+        reading.set()
+        found = [one.result(60) for one in asked]
+    assert all(grant is not None and grant.opens("bob") for grant in found)
+    assert len(times) == 1
 
 
 @pytest.mark.parametrize("key", ["", "first-ke", "first-key ", "FIRST-KEY", "schlüssel", "\udcff"])
