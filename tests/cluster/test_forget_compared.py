@@ -11,18 +11,16 @@ import pytest
 from cluster.entrant import entrants
 from cluster.folder import RunFolder
 from cluster.forget import forget
-from cluster.judge import Endpoint
-from cluster.judgements import FOLDER
+from cluster.judgements import FOLDER, Judgements
 from cluster.standing import Standing
 from cluster.tally import standing_of
 from cluster.terms import Terms
 from cluster.unit import BASE, Unit, Units
 from cluster.users import Choice
-from cluster.verdicts import answers_of, win_rates
+from cluster.verdicts import answers_of
 from models.history import Histories, user_digest
 from models.registry import Registry
 from tests.cluster import tiny_contest
-from tests.cluster.judges import serving
 from tests.cluster.tiny_contest import OTHERS, USERS
 
 GONE, *LEFT = USERS
@@ -38,8 +36,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Terms, Path, Standin
     tiny_contest.tried(arena)
     standing = tiny_contest.tested(arena)
     arena.close()
-    with serving(lambda said: "A") as served:
-        win_rates(terms, arena.folder, METHODS[1:], METHODS[0], Endpoint(served.url, "rule"))
+    kept = Judgements(arena.folder.path, arena.folder.key())
+    for user in arena.users:
+        kept.keep(user.digest, {"question": "which is better?"}, "A")
     digest = user_digest(arena.folder.key(), GONE)
     (arena.folder.path / "compare.json").write_text(json.dumps({"users": [digest]}))
     (arena.folder.path / "station-0.log").write_text(f"before\n{digest} failed\nafter\n")
