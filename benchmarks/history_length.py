@@ -1,13 +1,14 @@
 """A memory against the length of the history that it is trained on (MiLP, Figure 3).
 
     python -m benchmarks.history_length --data DATA --base BASE --out FOLDER [--users 8] [--seed 0]
-        [--methods milp ...] [--rank 16] [--learning-rate 1e-3] [--epochs 10]
+        [--methods milp rag ...] [--rank 16] [--learning-rate 1e-3] [--epochs 10]
         [--user-said response]
 
 The same users with the newest 25, 50, 75 and 100 % of their training part, everything else alike:
 the same configuration (for `milp` every layer at one rank and rate, nothing searched), validation
 part, answer limits and seed. Measured on test words against the base: loss, ROUGE-L and, where the
-data has facts, recall. Methods are those of `models/catalog.py` that share nothing between users.
+data has facts, recall. Methods are those of `models/catalog.py` that share nothing between users:
+where they do, a shorter history is one thing and what was learned from others another.
 
 A base that hasn't learned what users share gives most of the gain to format and domain: to leave
 that out, give the base of a search that learned a population (RUN/base).
@@ -21,6 +22,7 @@ import argparse
 import json
 import math
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ from cluster.experiment import Experiment, seed_of
 from cluster.private import write_private
 from cluster.users import choose
 from models.base import Base
-from models.catalog import attach_all, frame_all, personalizer
+from models.catalog import PERSONALIZERS, attach_all, frame_all, personalizer
 from models.history import Histories, History, Interaction, split, user_texts
 from models.options import default
 from models.persona import Persona
@@ -53,12 +55,15 @@ class Method:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = _given(arguments)
+    base = Base.load(given.base)
+    try:
+        methods = [method(base, name, given.rank, given.learning_rate) for name in given.methods]
+    except ValueError as error:
+        sys.exit(f"--methods: {error}")
     given.out.mkdir(mode=0o700, parents=True, exist_ok=True)
     histories = Histories.read(given.data, given.out / "data")
     experiment = Experiment(given.data, given.base, users=given.users, seed=given.seed)
     chosen = choose(histories, experiment, secrets.token_bytes(32)).searched
-    base = Base.load(given.base)
-    methods = [method(base, name, given.rank, given.learning_rate) for name in given.methods]
     found: list[Measurement] = []
     for place, user in enumerate(chosen):
         history = histories.load(user.user_id)
@@ -74,10 +79,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def method(base: Base, name: str, rank: int, learning_rate: float) -> Method:
-    """A method at its fixed configuration: every layer for `milp`, the defaults of others."""
+    """A method at its fixed configuration: every layer for `milp`, the defaults of others.
+
+    Raises:
+        ValueError: there is no such method, or its users share something.
+    """
     made = personalizer(name)
+    if _shares(base, made):
+        able = [each for each in PERSONALIZERS if not _shares(base, personalizer(each))]
+        raise ValueError(
+            f"expected methods that share nothing between users, got {name!r}, which learns from "
+            f"other users first; give some of {', '.join(able)}"
+        )
     everywhere = MemoryConfig(tuple(range(base.layer_count)), rank, learning_rate)
     return Method(name, made, everywhere if name == "milp" else default(made.space))
+
+
+def _shares(base: Base, made: Personalizer) -> bool:
+    """Whether a method learns something of others first: then it refuses to of nobody."""
+    try:
+        return made.learn(base, [], default(made.space), 0) is not None
+    except ValueError:
+        return True
 
 
 def newest(train: Sequence[Interaction], share: float) -> tuple[Interaction, ...]:
@@ -171,7 +194,7 @@ def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="+", default=["milp"])
+    parser.add_argument("--methods", nargs="+", default=["milp", "rag"])
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each stage, at most")

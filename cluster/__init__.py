@@ -59,6 +59,7 @@ tally.py        from all outcomes to the standing
 pooled.py       measures over all users' items at once: F1 and RMSE
 standing.py     how methods stand: values, differences, intervals; standing_text prints it
 slots_page.py   the page that shows it
+judgements.py   what judges have said, kept by digests
 judge.py        which of two answers is better, asked of an endpoint
 win_rate.py     how often one method wins against another by a judge
 verdicts.py     that, for every row of a comparison

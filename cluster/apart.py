@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from models.storage import DamagedState
+
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -12,11 +14,17 @@ Found = TypeVar("Found")
 def together_or_apart(
     work: Callable[[Sequence[Item]], Sequence[Found]], items: Sequence[Item]
 ) -> list[Found | ValueError]:
-    """What `work` makes of each item; in its place the error of one that can't be worked on."""
+    """What `work` makes of each item; in its place the error of one that can't be worked on.
+
+    Raises:
+        DamagedState: what is stored is not what was written. That says nothing of any item.
+    """
     if not items:
         return []
     try:
         return list(work(items))
+    except DamagedState:
+        raise
     except ValueError as error:
         if len(items) == 1:
             return [error]

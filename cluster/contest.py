@@ -104,9 +104,12 @@ def contest(
         _write(folder, standing)
         page = slots_page.write(folder.path, rows, examples)
         if judge is not None:
-            progress.note(f"{folder.path / MARKDOWN_NAME} is written; now the judge is asked")
+            progress.note(
+                f"{folder.path / MARKDOWN_NAME} is written; now the judge is asked. Every reply is "
+                "kept: if this breaks off, the same command asks for the rest"
+            )
             others = [row.label for row in standing.rows if row.trials and row.label != reference]
-            found = win_rates(terms, folder, others, reference, judge)
+            found = win_rates(terms, folder, others, reference, judge, progress.note)
             standing = replace(standing, win_rates=found)
             _write(folder, standing)
     standing_text.show(standing, console)

@@ -25,8 +25,8 @@ from search.study import Study
 def forget(run: Path, user_id: str) -> list[str]:
     """Removes a user from registry, studies, results, report and data; says what was there.
 
-    Of a comparison of methods: from all registries, outcomes, answers and data. Its table goes, and
-    the comparison's own command writes one of those who are left.
+    Of a comparison of methods: from all registries, outcomes, answers, judgements and data. Its
+    table goes, and the comparison's own command writes one of those who are left.
 
     Raises:
         FileNotFoundError: no run here.
@@ -44,6 +44,7 @@ def forget(run: Path, user_id: str) -> list[str]:
             _study(folder, digest),
             forget_compared.outcomes(folder, digest),
             forget_compared.answers(folder, digest),
+            forget_compared.judgements(folder, digest),
             _results(folder, user_id),
             _lists(folder, user_id, digest),
             _data(folder, user_id),

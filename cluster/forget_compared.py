@@ -1,4 +1,4 @@
-"""A user's part in what a comparison of methods keeps: states, outcomes, answers.
+"""A user's part in what a comparison of methods keeps: states, outcomes, answers, judgements.
 
 `forget.py` asks it, and holds the folder meanwhile. Numbers of all users together, times and what
 methods share, stay as they are: nobody is in them alone. What answers are read against is taken
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.folder import RunFolder
+from cluster.judgements import FOLDER
 from cluster.measuring import Subject, anchors_of
 from cluster.private import write_private
 from cluster.unit import Unit, Units
@@ -49,6 +50,15 @@ def answers(folder: RunFolder, digest: str) -> str:
             write_private(file, json.dumps(_without(said, digest)))
             count += 1
     return f"removed from the answers of {count} units" if count else ""
+
+
+def judgements(folder: RunFolder, digest: str) -> str:
+    """Removes what judges said of the user's answers."""
+    file = folder.path / FOLDER / digest
+    if not file.is_file():
+        return ""
+    file.unlink()
+    return "removed from what a judge said"
 
 
 def anchors(folder: RunFolder) -> None:

@@ -8,6 +8,9 @@ What is sent is users' text. So nothing is sent unless a person names an endpoin
 the key comes from the environment alone: it is never printed, stored or part of an error. What an
 endpoint says of an error is not repeated either, since it may quote either of them.
 
+Replies are kept where a caller gives a place for them (`judgements.py`): a call that broke off is
+made again for what is missing.
+
 Retries (429, 5xx, lost connections; with growing pauses) are the client's own. The client is
 `openai`, the extra `milpa[judge]`. This file knows no method and no model of ours.
 
@@ -22,12 +25,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
+
+from cluster.judgements import Judgements, Verdict
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -88,7 +93,7 @@ class Endpoint:
 class Duel:
     """A user's question with the true answer, and the answers of two methods."""
 
-    user: str  # whose it is: for counting, never sent
+    user: str  # whose it is, by digest: for counting and keeping, never sent
     query: str
     truth: str
     first: str
@@ -97,7 +102,7 @@ class Duel:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Who won a duel. `replies` were asked for; two that differ in their winner are a tie."""
+    """Who won a duel. It rests on `replies`; two that differ in their winner are a tie."""
 
     winner: Side
     replies: int
@@ -109,6 +114,7 @@ def judge(
     endpoint: Endpoint,
     duels: Sequence[Duel],
     progress: Callable[[int], None] = lambda judged: None,
+    kept: Judgements | None = None,
 ) -> list[Judgement]:
     """The judgement of every duel, in their order. Equal answers are a tie, and nobody is asked.
 
@@ -116,16 +122,17 @@ def judge(
         endpoint: where users' text is sent.
         duels: what is judged.
         progress: told how many duels are judged.
+        kept: what was said before, and where each reply is kept as it comes; None keeps nothing.
 
     Raises:
         ValueError: no client, or the endpoint refuses what it was asked for.
         OSError: it isn't there, or still fails after all retries.
     """
     client = _client(endpoint)
-    return asyncio.run(_judged(client, endpoint, duels, progress))
+    return asyncio.run(_judged(client, endpoint, duels, progress, kept))
 
 
-def read(reply: str | None) -> Literal["A", "B", "tie"] | None:
+def read(reply: str | None) -> Verdict | None:
     """The verdict of a reply; None where it is not exactly A, B or tie, blanks aside."""
     word = (reply or "").strip().lower()
     return {"a": "A", "b": "B", "tie": "tie"}.get(word)  # type: ignore[return-value]
@@ -165,6 +172,7 @@ async def _judged(
     endpoint: Endpoint,
     duels: Sequence[Duel],
     progress: Callable[[int], None],
+    kept: Judgements | None,
 ) -> list[Judgement]:
     """All duels; so many requests at once, and not many more tasks than that."""
     found: dict[int, Judgement] = {}
@@ -172,7 +180,7 @@ async def _judged(
 
     async def work() -> None:
         for place, duel in waiting:
-            found[place] = await _judgement(client, endpoint, duel)
+            found[place] = await _judgement(client, endpoint, duel, kept)
             progress(len(found))
 
     async with client:
@@ -186,11 +194,15 @@ async def _judged(
     return [found[place] for place in range(len(duels))]
 
 
-async def _judgement(client: AsyncOpenAI, endpoint: Endpoint, duel: Duel) -> Judgement:
+async def _judgement(
+    client: AsyncOpenAI, endpoint: Endpoint, duel: Duel, kept: Judgements | None
+) -> Judgement:
     if duel.first.strip() == duel.second.strip():
         return Judgement("tie", replies=0, unreadable=0, contradicts=False)
-    straight = read(await _reply(client, endpoint, duel, duel.first, duel.second))
-    swapped = read(await _reply(client, endpoint, duel, duel.second, duel.first))
+    straight, swapped = [
+        await _verdict(client, endpoint, duel.user, _request(endpoint, duel, *places), kept)
+        for places in ((duel.first, duel.second), (duel.second, duel.first))
+    ]
     sides: dict[str | None, Side] = {"A": "first", "B": "second"}
     turned: dict[str | None, Side] = {"A": "second", "B": "first"}
     one, other = sides.get(straight, "tie"), turned.get(swapped, "tie")
@@ -203,12 +215,23 @@ async def _judgement(client: AsyncOpenAI, endpoint: Endpoint, duel: Duel) -> Jud
     )
 
 
-async def _reply(
-    client: AsyncOpenAI, endpoint: Endpoint, duel: Duel, in_a: str, in_b: str
-) -> str | None:
-    """What the judge says; None where it won't or can't answer to these very words."""
-    import openai
+async def _verdict(
+    client: AsyncOpenAI,
+    endpoint: Endpoint,
+    user: str,
+    request: Mapping[str, Any],
+    kept: Judgements | None,
+) -> Verdict | None:
+    """What was said to a request before, or is said now; None where that is no verdict."""
+    if kept is not None and (said := kept.of(user, request)) is not None:
+        return said
+    verdict = read(await _reply(client, endpoint, request))
+    if kept is None or verdict is None:
+        return verdict
+    return kept.keep(user, request, verdict)
 
+
+def _request(endpoint: Endpoint, duel: Duel, in_a: str, in_b: str) -> dict[str, Any]:
     told = {"question": duel.query, "true answer": duel.truth, "A": in_a, "B": in_b}
     request: dict[str, Any] = {
         "model": endpoint.model,
@@ -220,6 +243,13 @@ async def _reply(
     }
     if endpoint.temperature is not None:
         request["temperature"] = endpoint.temperature
+    return request
+
+
+async def _reply(client: AsyncOpenAI, endpoint: Endpoint, request: Mapping[str, Any]) -> str | None:
+    """What the judge says; None where it won't or can't answer to these very words."""
+    import openai
+
     try:
         answer = await client.chat.completions.create(**request)
         return _content(answer)

@@ -23,6 +23,7 @@ from cluster.connection import Place
 from cluster.failures import log_failure, packer_log, reason_of
 from cluster.finals import final, untrained
 from cluster.folder import commit
+from cluster.trainings import DamagedShared
 from cluster.unit import Line, Outcome, Unit
 from cluster.validation import bare, trial
 
@@ -74,6 +75,9 @@ class Station:
         """
         try:
             return done(self._arena, unit)
+        except DamagedShared as error:
+            log_failure(self._log, f"{unit.kind} {unit.entrant} {unit.number}", error)
+            raise Broken(str(error)) from None  # its words are of files, and say what to do
         except Exception as error:
             log_failure(self._log, f"{unit.kind} {unit.entrant} {unit.number}", error)
             raise Broken(reason_of(error)) from None

@@ -2,7 +2,9 @@
 
 What a method shares is learned before, from people who are not compared, once for a configuration
 and a seed; it is kept on disk beside what it cost, apart from any user's own cost. A user whose
-training fails is told as failed, and fails nobody else's. The test part is never read here.
+training fails is told as failed, and fails nobody else's. Where what was kept of a shared part is
+damaged, nothing is told of the method: that is mended, and tried again. The test part is never read
+here.
 """
 
 from __future__ import annotations
@@ -54,6 +56,10 @@ class Trained:
     reason: str | None = None
 
 
+class DamagedShared(RuntimeError):  # noqa: N818
+    """What was kept of a shared part is not what was written. Its words are of files alone."""
+
+
 class Trainings:
     """Trains any method's users on one base."""
 
@@ -66,7 +72,11 @@ class Trainings:
     def train(
         self, method: Personalizer, wanted: Mapping[str, Configuration], repeat: int
     ) -> Trained:
-        """Each user, by digest, under a configuration and the seed of a number."""
+        """Each user, by digest, under a configuration and the seed of a number.
+
+        Raises:
+            DamagedShared: what users share was learned before, and can't be read.
+        """
         distinct = {canonical(each.to_json()): each for each in wanted.values()}
         found = together_or_apart(
             lambda some: [self.shared(method, each, repeat) for each in some],
@@ -115,12 +125,13 @@ class Trainings:
 
         Raises:
             ValueError: it can't be learned.
+            DamagedShared: it was learned before, and can't be read.
         """
         told = canonical(configuration.to_json())
         unit = Unit("shared", method.name, repeat, told)
         place = self._folder.path / "shared"
         if unit in self._units:
-            return sharing.get(place, self._units.read(unit)["digest"])
+            return self._learned_before(unit)
         began, busy = time.monotonic(), time.process_time()
         seed = seed_of(self._terms.seed, method.name, told, repeat)
         shared = method.learn(self._base, self._people, configuration, seed)
@@ -139,6 +150,16 @@ class Trainings:
         }
         self._units.write(unit, content)
         return shared
+
+    def _learned_before(self, unit: Unit) -> Shared:
+        try:
+            digest = self._units.read(unit)["digest"]
+            return sharing.get(self._folder.path / "shared", digest)
+        except ValueError as error:
+            raise DamagedShared(
+                f"what {unit.entrant} shares can't be read: {error}; put it back as it was, or "
+                f"remove {self._units.folder / unit.name}.json, and it is learned again"
+            ) from error
 
     @cached_property
     def _people(self) -> list[Person]:

@@ -14,6 +14,7 @@ from statistics import fmean
 
 from cluster import wording
 from cluster.judge import Duel, Endpoint, Judgement, judge
+from cluster.judgements import Judgements
 from models.gain import paired_interval
 from models.history import Interaction
 
@@ -70,6 +71,7 @@ def win_rate(
     duels: Sequence[Duel],
     seed: int,
     progress: Callable[[int], None] = lambda judged: None,
+    kept: Judgements | None = None,
 ) -> WinRate:
     """Has a judge decide all duels: how often the first answers win. Sends users' text to it.
 
@@ -78,6 +80,7 @@ def win_rate(
         duels: of all users; at least one.
         seed: of the bootstrap.
         progress: told how many duels are judged.
+        kept: as for `judge`.
 
     Raises:
         ValueError: no duels, no client, or the endpoint refuses.
@@ -85,7 +88,7 @@ def win_rate(
     """
     if not duels:
         raise ValueError("expected at least one answered item to judge, got none")
-    return counted(duels, judge(endpoint, duels, progress), seed)
+    return counted(duels, judge(endpoint, duels, progress, kept), seed)
 
 
 def counted(duels: Sequence[Duel], judgements: Sequence[Judgement], seed: int) -> WinRate:

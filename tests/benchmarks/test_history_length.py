@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from benchmarks import history_length
 from benchmarks.history_figures import SHARES, Measurement, changes, figures, table
 from benchmarks.history_length import newest
+from models.catalog import PERSONALIZERS
 from models.gain import paired_interval
 from models.history import Histories, split
 from tests.cluster import tiny_run
@@ -94,5 +96,24 @@ def test_users_are_measured_at_every_share(
 def test_a_method_that_there_is_none_of_is_refused(tmp_path: Path) -> None:
     data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)
     words = ["--data", str(data), "--base", str(base), "--out", str(tmp_path / "out")]
-    with pytest.raises(ValueError, match="expected one of"):
+    with pytest.raises(SystemExit, match="--methods: expected one of"):
         history_length.main([*words, "--methods", "magic"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["prompt-tuning-shared", "e2p", "uelp", "lpm", "pplug+rag"])
+def test_a_method_with_a_shared_part_is_refused_with_those_that_can_be_given(
+    tmp_path: Path, name: str
+) -> None:
+    base, words = tiny_run.write_base(tmp_path), ["--data", "nowhere", "--base"]
+    named = re.escape(f"share nothing between users, got '{name}'")
+    with pytest.raises(SystemExit, match=named) as refused:
+        history_length.main([*words, str(base), "--out", str(tmp_path / "out"), "--methods", name])
+    given = set(str(refused.value).partition("give some of ")[2].split(", "))
+    sharing = {"prompt-tuning-shared", "e2p", "uelp", "uelp-cross", "lpm", "pplug", "pplug+rag"}
+    assert given == set(PERSONALIZERS) - sharing
+
+
+def test_by_default_a_memory_stands_beside_retrieval() -> None:
+    words = ["--data", "data", "--base", "base", "--out", "out"]
+    assert history_length._given(words).methods == ["milp", "rag"]

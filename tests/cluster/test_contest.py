@@ -16,6 +16,7 @@ from cluster.contest import contest
 from cluster.entrant import entrants
 from cluster.folder import RunFolder
 from cluster.judge import Endpoint
+from cluster.judgements import FOLDER
 from cluster.standing import Standing
 from cluster.tally import standing_of
 from cluster.terms import Terms
@@ -173,6 +174,14 @@ def test_a_judge_is_asked_about_every_answer_and_nobody_else_is(compared: Done) 
     assert found.replies == len(served.asked) > 0
     assert any(CODE in said["true answer"] for said in served.asked)
     assert "By a judge against none" in printed
+    assert f"milp: {duels} of {duels} pairs of answers are judged" in printed
+    for text in (printed, *(file.read_text() for file in (compared.out / FOLDER).iterdir())):
+        assert not any(word in text for word in (CODE, "carrots", *USERS))
+    with serving(lambda said: "tie") as served:
+        again, printed = run(compared.terms, compared.out, judge=Endpoint(served.url, "rule"))
+    assert again == standing
+    assert served.asked == []
+    assert f"{found.replies} replies were there from before" in printed
     assert json.loads((compared.out / "compare.json").read_text())["win_rates"]["milp"]
     assert run(compared.terms, compared.out)[0] == compared.standing
 

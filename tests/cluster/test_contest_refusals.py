@@ -56,6 +56,7 @@ def test_a_judge_that_refuses_leaves_the_table(
     assert json.loads((out / "compare.json").read_text())["win_rates"] == {}
     with serving(lambda said: "A") as served:
         printed = run(terms, out, Endpoint(served.url, "rule"))
+    assert "pairs of answers are judged; 0 replies were there from before" in printed
     assert printed.index("now the judge is asked") < printed.index("By a judge against none")
     assert "By a judge against none" in (out / "compare.md").read_text()
     why = r"tplp was left out \(broke off: its process died\); .* give another"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from cluster import trainings
+from cluster.arena import ArenaSettings
 from cluster.burden import extra_tokens
 from cluster.entrant import Entrant
 from cluster.standing_text import markdown
@@ -238,6 +239,43 @@ def test_what_is_shared_is_learned_from_others_once_and_told_apart(
     assert min(sizes) <= (row.cost.shared_bytes or 0) <= max(sizes)
 
 
+@pytest.mark.parametrize("what", ["tensors", "outcome"])
+def test_a_damaged_shared_part_breaks_the_unit_off_and_is_tried_again_once_mended(
+    tmp_path: Path, what: str
+) -> None:
+    terms = tiny_contest.terms(tmp_path, ("none", "sharing"), trials=1, seeds=1)
+    arena = tiny_contest.begun(tmp_path, terms)
+    done(arena, Unit("bare"))
+    trial = Unit("trial", "sharing")
+    done(arena, trial)
+    before = arena.units.read(trial)["users"]
+    (arena.units.folder / f"{trial.name}.json").unlink()  # as if it had been killed just before
+    unit = next(each["unit"] for each in arena.units.every() if each["unit"]["kind"] == "shared")
+    outcome = arena.units.folder / f"{Unit(**unit).name}.json"
+    (tensors,) = (arena.folder.path / "shared").glob("*/tensors.safetensors")
+    file = tensors if what == "tensors" else outcome
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"?")
+    settings = ArenaSettings(arena.folder.path, terms.base, terms, "cpu", 1)
+    station = Station(settings, str(tmp_path / "station-0.log"))
+    with pytest.raises(Broken, match=f"what sharing shares can't be read: .*{file.name}") as broken:
+        station.do(trial)
+    assert f"remove {outcome}, and it is learned again" in str(broken.value)
+    assert trial not in arena.units
+    file.write_bytes(whole)
+    station.do(trial)
+    assert arena.units.read(trial)["users"] == before
+    assert len(Sharing.learned) == 1
+    # Or what was said is done: it is learned again, and the damaged one is replaced.
+    (arena.units.folder / f"{trial.name}.json").unlink()
+    file.write_bytes(whole[:-1] + b"?")
+    outcome.unlink()
+    station.do(trial)
+    assert arena.units.read(trial)["users"] == before
+    assert len(Sharing.learned) == 2
+    assert tensors.read_bytes() == (whole if file == tensors else tensors.read_bytes())
+
+
 def test_others_are_read_in_open_sessions_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,8 +384,6 @@ def test_a_fault_ends_its_unit_without_a_word_of_the_user(tmp_path: Path) -> Non
     terms = tiny_contest.terms(tmp_path, ("none", "faulty"))
     arena = tiny_contest.begun(tmp_path, terms)
     done(arena, Unit("bare"))
-    from cluster.arena import ArenaSettings
-
     log = tmp_path / "station-0.log"
     station = Station(ArenaSettings(arena.folder.path, terms.base, terms, "cpu", 1), str(log))
     with pytest.raises(Broken, match=r"KeyError in test_contest_units\.py") as broken:

@@ -11,6 +11,7 @@ import pytest
 from cluster.entrant import entrants
 from cluster.folder import RunFolder
 from cluster.forget import forget
+from cluster.judgements import FOLDER, Judgements
 from cluster.standing import Standing
 from cluster.tally import standing_of
 from cluster.terms import Terms
@@ -28,13 +29,16 @@ METHODS = ("none", "milp", "rag")
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Terms, Path, Standing]:
-    """A comparison that has ended, with a table and a log."""
+    """A comparison that has ended and was judged, with a table and a log."""
     place = tmp_path_factory.mktemp("comparison")
     terms = tiny_contest.terms(place, METHODS, seeds=1, trials=1)
     arena = tiny_contest.begun(place, terms)
     tiny_contest.tried(arena)
     standing = tiny_contest.tested(arena)
     arena.close()
+    kept = Judgements(arena.folder.path, arena.folder.key())
+    for user in arena.users:
+        kept.keep(user.digest, {"question": "which is better?"}, "A")
     digest = user_digest(arena.folder.key(), GONE)
     (arena.folder.path / "compare.json").write_text(json.dumps({"users": [digest]}))
     (arena.folder.path / "station-0.log").write_text(f"before\n{digest} failed\nafter\n")
@@ -59,6 +63,7 @@ def test_nothing_names_or_counts_the_user_any_more(run: Path) -> None:
     assert any("registries: 3 states" in line for line in said)
     assert any("outcomes" in line for line in said)
     assert any("answers of" in line for line in said)
+    assert any("a judge said" in line for line in said)
     for name, text in tiny_contest.texts_of(run).items():
         for trace in (GONE, json.dumps(GONE)[1:-1], digest):
             assert trace not in text, name
@@ -85,6 +90,15 @@ def test_everybody_else_stays_and_the_table_is_that_of_them(
     for method in METHODS:
         assert set(Registry(run / "registries" / method).users()) == set(LEFT)
         assert len(answers_of(run, method)) == len(LEFT)
+
+
+def test_what_a_judge_said_of_others_stays(run: Path) -> None:
+    key = RunFolder(run).key()
+    kept = {file.name: file.read_text() for file in (run / FOLDER).iterdir()}
+    assert set(kept) == {user_digest(key, user) for user in USERS}
+    forget(run, GONE)
+    del kept[user_digest(key, GONE)]
+    assert {file.name: file.read_text() for file in (run / FOLDER).iterdir()} == kept
 
 
 def test_what_answers_are_read_against_is_taken_over_those_who_are_left(run: Path) -> None:
