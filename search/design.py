@@ -1,8 +1,11 @@
 """Points that need no model: random and Sobol sequences, and the design that a search begins with.
 
 `random` and `sobol` walk one fixed sequence of the seed's and propose the first points on it that
-are not taken, so they are samplers themselves. A design of Sobol points begins with the memory that
-one would train without a search: whatever few trials find is then no worse than that.
+are not taken, so they are samplers themselves.
+
+A short design of Sobol points begins with the memory that one would train without a search: whatever
+few trials find is then no worse than that. A full one doesn't: where there are trials enough to look
+around, a good beginning kept searches of made-up users near it (`benchmarks/RESULTS.md`).
 
 NOTE: torch is imported where Sobol points are drawn; who only lists names doesn't wait for it.
 """
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from search.pareto import Objective
 from search.samplers import (
     FEWEST_OBSERVATIONS,
+    FULL_DESIGN,
     DesignName,
     Observation,
     Proposal,
@@ -81,7 +85,7 @@ class Design:
     def __init__(self, name: DesignName, initial: int) -> None:
         """A design of `initial` points of the sequence called `name`."""
         self.initial = initial
-        self.begins_with_default = name == "sobol"  # the paper's is random throughout
+        self.begins_with_default = name == "sobol" and initial < FULL_DESIGN
         self._sequence = SequenceSampler(name)
         self._sobol = SequenceSampler("sobol")
 

@@ -21,6 +21,7 @@ from search.pareto import Objective
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
 FEWEST_OBSERVATIONS = 2  # that a model learns from
+FULL_DESIGN = 12  # points that a search begins with where it has trials enough
 FEWEST_TOLD = 10  # trials of a study that others may learn from
 PORTFOLIO = "portfolio"  # the source of what other users' studies advise
 
@@ -164,7 +165,7 @@ def check_sampler(name: str) -> None:
 
 def initial_count(trials: int) -> int:
     """How many of a study's trials are drawn before a surrogate proposes: 12, at most half."""
-    return min(12, trials // 2)
+    return min(FULL_DESIGN, trials // 2)
 
 
 def all_taken(

@@ -49,7 +49,7 @@ def test_the_design_lasts_for_so_many_configurations_and_until_a_model_can_learn
     assert design.remaining([anchor, *failed, *observed(configs[3:])], [])
 
 
-def test_a_design_of_sobol_points_begins_with_what_needs_no_search() -> None:
+def test_a_short_design_of_sobol_points_begins_with_what_needs_no_search() -> None:
     wide = SearchSpace(40)
     assert default_memory(wide).rank == 32
     assert default_memory(wide).learning_rate == 1e-3
@@ -67,5 +67,6 @@ def test_a_design_of_sobol_points_begins_with_what_needs_no_search() -> None:
     after = Design("sobol", 4).next(SPACE, [first], 7)
     assert after is not None
     assert after.config == next(c for c in sequence if c != first)
+    assert Design("sobol", 12).points(SPACE, 4, 7) == sequence
     random = [p.config for p in SequenceSampler("random").walk(SPACE, (), 4, 7)]
     assert Design("random", 4).points(SPACE, 4, 7) == random
