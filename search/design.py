@@ -3,9 +3,10 @@
 `random` and `sobol` walk one fixed sequence of the seed's and propose the first points on it that
 are not taken, so they are samplers themselves.
 
-A short design of Sobol points begins with the memory that one would train without a search: whatever
-few trials find is then no worse than that. A full one doesn't: where there are trials enough to look
-around, a good beginning kept searches of made-up users near it (`benchmarks/RESULTS.md`).
+A short design of Sobol points begins with the memory that one would train without a search:
+whatever few trials find is then no worse than that. A full one doesn't: where there are trials
+enough to look around, a good beginning kept searches of made-up users near it
+(`benchmarks/RESULTS.md`).
 
 NOTE: torch is imported where Sobol points are drawn; who only lists names doesn't wait for it.
 """
