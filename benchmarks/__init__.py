@@ -32,6 +32,7 @@ samplers            what each sampler reaches in so many trials: `make bench-sea
     standings           figures and tables
     drawing             lines as SVG
     surrogates          what a surrogate may see, and its kernel: the losers too
+    beginnings          a design with and without what needs no search
     squeezing           a surrogate that sees what is far worse squeezed together
 transfer            a new user's search with and without what others' studies advise
     pooling             a surrogate that begins with what others' studies lead one to expect
