@@ -43,12 +43,14 @@ def replaced(measure: Measure) -> Iterator[None]:
 
 def in_order(rows: Sequence[Row], padded_tokens: int, device: torch.device) -> list[list[int]]:
     """As many rows at once as fit, in the order in which they come."""
-    cut: list[list[int]] = [[]]
+    cut: list[list[int]] = []
     for i in range(len(rows)):
-        widest = max(len(rows[j].tokens) for j in (*cut[-1], i))
-        if cut[-1] and widest * (len(cut[-1]) + 1) > padded_tokens:
-            cut.append([])
-        cut[-1].append(i)
+        last = cut[-1] if cut else []
+        widest = max(len(rows[j].tokens) for j in (*last, i))
+        if not last or widest * (len(last) + 1) > padded_tokens:
+            cut.append([i])
+        else:
+            last.append(i)
     return cut
 
 

@@ -18,6 +18,7 @@ def test_rows_are_cut_in_the_order_in_which_they_come() -> None:
     rows = [Row(tuple(range(length)), 1) for length in (2, 9, 3, 3, 12, 2)]
     cut = in_order(rows, 20, torch.device("cpu"))
     assert cut == [[0, 1], [2, 3], [4], [5]]
+    assert in_order([], 20, torch.device("cpu")) == []
 
 
 def test_what_was_replaced_comes_back() -> None:
