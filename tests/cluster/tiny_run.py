@@ -173,8 +173,16 @@ def name_of(trial: Mapping[str, Any]) -> str:
 
 def names_in_log(run: Path, word: str) -> list[str]:
     """Tasks that began, or ended, in the packers' logs, in order."""
-    lines = [line for file in run.glob("packer-*.log") for line in file.read_text().splitlines()]
-    return [line.split()[2] for line in lines if line.endswith(word)]
+    return [line.split()[2] for line in _log_lines(run) if line.endswith(word)]
+
+
+def last_words(run: Path) -> dict[str, str]:
+    """What was last told of each task in the packers' logs."""
+    return {line.split()[2]: line.split()[-1] for line in _log_lines(run) if "milpa/" in line}
+
+
+def _log_lines(run: Path) -> list[str]:
+    return [line for file in run.glob("packer-*.log") for line in file.read_text().splitlines()]
 
 
 def one_thread() -> dict[str, str]:
