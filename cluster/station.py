@@ -63,6 +63,13 @@ class Station:
         """Made when it is first needed: what it raises then reaches the caller."""
         return Arena(self._settings)
 
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    def ready(self) -> None:
+        """Answers once the process is up, again after a death.
+
+        Ray fails units at once until then, and would call that the next ones' deaths.
+        """
+
     def fingerprint(self) -> str:
         """The base's."""
         return self._arena.base.fingerprint
@@ -110,25 +117,32 @@ def work(
             at_work[station.do.remote(line[0])] = (station, line)
         ended, _ = ray.wait(list(at_work), num_returns=1)
         station, line = at_work.pop(ended[0])
-        free.append(station)
-        rest = _ended(ended[0], line, deaths, tell)
+        if not line:  # it is up again
+            free.append(station)
+            continue
+        rest, has_died = _ended(ended[0], line, deaths, tell)
+        if has_died:
+            at_work[station.ready.remote()] = (station, [])
+        else:
+            free.append(station)
         if rest:  # a long line is gone on with first, so that no station waits for it at the end
             waiting.appendleft(rest)
 
 
 def _ended(
     reference: Any, line: Line, deaths: dict[Unit, int], tell: Callable[[Unit, Outcome], None]
-) -> Line:
-    """What is left of a line once its first unit has ended."""
-    unit = line[0]
+) -> tuple[Line, bool]:
+    """What is left of a line once its first unit has ended, and whether its station died."""
+    unit, has_died = line[0], False
     try:
         outcome = ray.get(reference)
     except RayActorError:
+        has_died = True
         deaths[unit] = deaths.get(unit, 0) + 1
         if deaths[unit] < DEATHS:
-            return line
+            return line, True
         outcome = {"broken": "its process died"}
     except RayTaskError as error:
         outcome = {"broken": str(error.cause)}
     tell(unit, outcome)
-    return [] if "broken" in outcome else line[1:]
+    return [] if "broken" in outcome else line[1:], has_died
