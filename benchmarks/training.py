@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not given.data and not given.examples:
         parser.error("expected --data or --examples, got neither: nothing to measure on")
+    if given.out.exists():
+        parser.error(f"--out: expected a folder that is to be made, got {given.out}, which exists")
     given.out.mkdir(parents=True)
     measured: list[Measured] = []
     for data, user_said in _sources(given):

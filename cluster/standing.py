@@ -120,6 +120,11 @@ class Standing:
         """The row of a label; None where it was left out."""
         return next((row for row in self.rows if row.label == label), None)
 
+    @property
+    def is_relative(self) -> bool:
+        """Whether the reference has a row, to take differences to."""
+        return self.row(self.reference) is not None
+
     def difference(self, row: Row, metric: Metric | PooledMetric) -> Difference | None:
         """Over the users who have both; None where nobody has."""
         other = self.row(self.reference)

@@ -122,9 +122,19 @@ def introduction(standing: Standing) -> list[str]:
         "Loss in nats per token (less is better); ROUGE, Persona-F1 and recall x100 (more is "
         "better). A user's value is the mean over seeds; differences are taken within users, in "
         f"brackets are 95 % bootstrap intervals over users. A tie is a difference of {TIE} "
-        f"(x100: {100 * TIE:.2f}) or less. Differences are to `{standing.reference}`.",
+        f"(x100: {100 * TIE:.2f}) or less. {_compared(standing)}",
         *([_OPTIONS] if standing.with_options else []),
     ]
+
+
+def _compared(standing: Standing) -> str:
+    """What differences are to."""
+    if standing.is_relative:
+        return f"Differences are to `{standing.reference}`."
+    return (
+        f"There are no differences: `{standing.reference}`, which they would be to, was left out. "
+        "The same command with another `--reference` gives them, without training again."
+    )
 
 
 def _items(standing: Standing) -> str:
@@ -140,7 +150,9 @@ def _items(standing: Standing) -> str:
 
 def grids(standing: Standing) -> list[Grid]:
     """All tables."""
-    tables = [_means(standing), *(_differences(standing, m) for m in standing.metrics)]
+    tables = [_means(standing)]
+    if standing.is_relative:
+        tables += [_differences(standing, m) for m in standing.metrics]
     if standing.win_rates:
         tables.append(_verdicts(standing))
     entrants = [row for row in standing.rows if row.trials]

@@ -36,6 +36,15 @@ def test_nothing_to_measure_on_is_refused_before_anything_is_made(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_holds_measurements_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        training.main(["--base", "base", "--examples", "4", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--out: expected a folder that is to be made" in capsys.readouterr().err
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_all_systems_run_the_same_trials(tmp_path: Path) -> None:

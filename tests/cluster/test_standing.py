@@ -107,6 +107,15 @@ def test_what_is_shared_has_a_table_where_anything_is() -> None:
     assert not any("shared" in title for title in titles)
 
 
+def test_a_reference_left_out_leaves_means_and_says_so() -> None:
+    own = a_row("own", {"a": 2.0, "b": 4.0})
+    page = markdown(a_standing(own, left_out={"none": "it broke"}))
+    assert "There are no differences: `none`, which they would be to, was left out." in page
+    assert "less that of none" not in page
+    assert "| own | 3.000 |" in page
+    assert "There are no differences" not in markdown(a_standing(a_row("none", {"a": 1.0}), own))
+
+
 def test_the_json_holds_values_and_differences() -> None:
     none, own = a_row("none", {"a": 3.0, "b": 5.0}), a_row("own", {"a": 2.0, "b": 4.5})
     content = json.loads(as_json(a_standing(none, own)))
