@@ -57,8 +57,10 @@ class Row:
     `on_base` counts users none of whose trials was better than the base. Of the final trainings of
     all other users and all seeds, `no_gain` counts those that were no better on validation words
     after all, `failed` those that did not end well; both count as the base. `failed_trials` counts
-    trials. `lost` counts what the texts of users with a state lost on their way into it, under the
-    first seed: what a prompt's budget, the context or an epoch's limit leaves out.
+    trials. `promised` is what the best trial gained on validation words over the base, and `kept`
+    what final trainings gain on test words: nats per token, means over all users. `lost` counts
+    what the texts of users with a state lost on their way into it, under the first seed: what a
+    prompt's budget, the context or an epoch's limit leaves out.
     """
 
     label: str
@@ -69,6 +71,8 @@ class Row:
     no_gain: int = 0
     failed: int = 0
     failed_trials: int = 0
+    promised: float | None = None
+    kept: float | None = None
     counts: Mapping[str, Mapping[str, Counts]] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
 
@@ -119,11 +123,6 @@ class Standing:
     def row(self, label: str) -> Row | None:
         """The row of a label; None where it was left out."""
         return next((row for row in self.rows if row.label == label), None)
-
-    @property
-    def is_relative(self) -> bool:
-        """Whether the reference has a row, to take differences to."""
-        return self.row(self.reference) is not None
 
     def difference(self, row: Row, metric: Metric | PooledMetric) -> Difference | None:
         """Over the users who have both; None where nobody has."""

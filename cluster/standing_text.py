@@ -122,19 +122,9 @@ def introduction(standing: Standing) -> list[str]:
         "Loss in nats per token (less is better); ROUGE, Persona-F1 and recall x100 (more is "
         "better). A user's value is the mean over seeds; differences are taken within users, in "
         f"brackets are 95 % bootstrap intervals over users. A tie is a difference of {TIE} "
-        f"(x100: {100 * TIE:.2f}) or less. {_compared(standing)}",
+        f"(x100: {100 * TIE:.2f}) or less. Differences are to `{standing.reference}`.",
         *([_OPTIONS] if standing.with_options else []),
     ]
-
-
-def _compared(standing: Standing) -> str:
-    """What differences are to."""
-    if standing.is_relative:
-        return f"Differences are to `{standing.reference}`."
-    return (
-        f"There are no differences: `{standing.reference}`, which they would be to, was left out. "
-        "The same command with another `--reference` gives them, without training again."
-    )
 
 
 def _items(standing: Standing) -> str:
@@ -150,9 +140,7 @@ def _items(standing: Standing) -> str:
 
 def grids(standing: Standing) -> list[Grid]:
     """All tables."""
-    tables = [_means(standing)]
-    if standing.is_relative:
-        tables += [_differences(standing, m) for m in standing.metrics]
+    tables = [_means(standing), *(_differences(standing, m) for m in standing.metrics)]
     if standing.win_rates:
         tables.append(_verdicts(standing))
     entrants = [row for row in standing.rows if row.trials]
@@ -233,13 +221,28 @@ def _told(metric: Printed, found: Difference | None) -> tuple[str, ...]:
 
 def _efforts(entrants: Sequence[Row]) -> Grid:
     rows = [
-        (r.label, *map(str, (r.trials, r.on_base, r.no_gain, r.failed, r.failed_trials)))
+        (
+            r.label,
+            str(r.trials),
+            *(wording.NOTHING if gain is None else f"{gain:+.3f}" for gain in (r.promised, r.kept)),
+            *map(str, (r.on_base, r.no_gain, r.failed, r.failed_trials)),
+        )
         for r in entrants
     ]
-    headings = ("method", "trials", "users on the base", "no gain", "failed", "failed trials")
+    headings = (
+        "method",
+        "trials",
+        "promised",
+        "kept",
+        "users on the base",
+        "no gain",
+        "failed",
+        "failed trials",
+    )
     title = (
-        "Trials a user; users for whom none was better than the base; final trainings that were no "
-        "gain on validation words after all, and that failed"
+        "Trials a user; nats per token over the base that the best of them promised on validation "
+        "words, and that final trainings kept on test words; users for whom none was better than "
+        "the base; final trainings that were no gain on validation words after all, and that failed"
     )
     return Grid(title, headings, tuple(rows))
 

@@ -21,10 +21,12 @@ from cluster.pooled import POOLED, Counts, mean_counts
 from cluster.results import Measured
 from cluster.standing import Cost, Row, Standing, Values
 from cluster.terms import Terms
-from cluster.tuning import chosen, refusal
+from cluster.tuning import Best, chosen, refusal
 from cluster.unit import BASE, ORIGINAL, Unit, Units, told
 
 Content = Mapping[str, Any]
+
+_LOSS = METRICS[0]
 
 
 def standing_of(
@@ -118,19 +120,35 @@ def _row(
     bare = measured_of(base["users"])
     finals = [units.read(Unit("final", entrant.label, n)) for n in range(terms.seeds)]
     seeds = [{**bare, **measured_of(final["users"])} for final in finals]
+    best, values = chosen(units, entrant), values_of(seeds)
+    losses = values.get(_LOSS.name, {})
     return Row(
         label=entrant.label,
-        values=values_of(seeds),
+        values=values,
         counts=counts_of(seeds),
         cost=_cost(terms, units, entrant, finals, trials),
         trials=len(trials),
-        on_base=sum(best is None for best in chosen(units, entrant).values()),
+        on_base=sum(one is None for one in best.values()),
         no_gain=sum("no_gain" in own for final in finals for own in final["users"].values()),
         failed=sum("failed" in own for final in finals for own in final["users"].values()),
         failed_trials=sum(
             own["loss_nats"] is None for trial in trials for own in trial["users"].values()
         ),
+        promised=_promised(units.read(Unit("bare")), best, trials),
+        kept=_mean(bare[user].loss_nats - loss for user, loss in losses.items()),
         lost=_lost(finals[0]["users"].values()),
+    )
+
+
+def _promised(
+    bare: Content, best: Mapping[str, Best | None], trials: Sequence[Content]
+) -> float | None:
+    """How much less the validation loss of a user's best trial is than the base's, on average."""
+    return _mean(
+        bare["users"][user]["loss_nats"] - trials[one.number]["users"][user]["loss_nats"]
+        if one
+        else 0.0
+        for user, one in best.items()
     )
 
 

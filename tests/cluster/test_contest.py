@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -98,6 +99,24 @@ def test_a_winner_has_the_lowest_validation_loss_of_its_users_trials(compared: D
         seen = [trial["users"][digest]["loss_nats"] for trial in trials]
         least = min(bare["users"][digest]["loss_nats"], *seen)
         assert least == (bare["users"][digest]["loss_nats"] if best is None else seen[best.number])
+
+
+def test_what_trials_promised_stands_beside_what_test_words_kept(compared: Done) -> None:
+    units = Units(compared.out)
+    bare = units.read(Unit("bare"))["users"]
+    trials = [trial["users"] for trial in told(units, "milp")]
+    best = {
+        d: min(own["loss_nats"], *(t[d]["loss_nats"] for t in trials)) for d, own in bare.items()
+    }
+    none, milp = compared.standing.row("none"), compared.standing.row("milp")
+    assert none is not None
+    assert milp is not None
+    assert (none.promised, none.kept) == (0.0, 0.0)
+    promised = fmean(own["loss_nats"] - best[d] for d, own in bare.items())
+    assert milp.promised == pytest.approx(promised)
+    assert milp.promised > 0
+    found = compared.json["differences"]["milp"]["loss"]["mean"]
+    assert milp.kept == pytest.approx(-found)
 
 
 def test_a_method_that_learns_gains_on_a_users_habits(compared: Done) -> None:
