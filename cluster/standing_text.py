@@ -224,7 +224,7 @@ def _efforts(entrants: Sequence[Row]) -> Grid:
         (
             r.label,
             str(r.trials),
-            *(wording.NOTHING if gain is None else f"{gain:+.3f}" for gain in (r.promised, r.kept)),
+            *map(_gain, (r.promised, r.kept)),
             *map(str, (r.on_base, r.no_gain, r.failed, r.failed_trials)),
         )
         for r in entrants
@@ -245,6 +245,10 @@ def _efforts(entrants: Sequence[Row]) -> Grid:
         "the base; final trainings that were no gain on validation words after all, and that failed"
     )
     return Grid(title, headings, tuple(rows))
+
+
+def _gain(nats: float | None) -> str:
+    return wording.NOTHING if nats is None else f"{round(nats, 3) + 0:+.3f}"  # never -0.000
 
 
 def _costs(entrants: Sequence[Row], columns: Sequence[Column], title: str) -> Grid:
