@@ -7,7 +7,7 @@
 #   make check      ruff and mypy
 #   make fix        let ruff repair what it can
 #   make bench      a search and its comparison: DATA=... BASE=... [OUT=...]
-#   make bench-train  what trials cost against Tune with PEFT: DATA="... ..." BASE=... [OUT=...]
+#   make bench-train  what trials cost against Tune with PEFT, and in packs: DATA="... ..." BASE=... [OUT=...]
 #   make bench-search  what each sampler reaches in so many trials: [OUT=...] [RECORDED=...]
 #   make clean      remove what these targets made
 #
@@ -75,6 +75,7 @@ bench-train: $(INSTALLED)
 	  echo "make bench-train needs data and a base: make bench-train DATA=... BASE=..." >&2; exit 2; }
 	$(BIN)/python -m benchmarks.training --data $(DATA) --examples 4 --base '$(BASE)' \
 	  --out '$(or $(OUT),runs/bench-train)'
+	$(BIN)/python -m benchmarks.pack_sizes --data '$(firstword $(DATA))' --base '$(BASE)'
 
 # Goes on where it was stopped. One thread a process: each process searches on its own.
 bench-search: export OMP_NUM_THREADS := 1
