@@ -17,7 +17,8 @@ from cluster.tuning import proposed
 from cluster.unit import Unit, told
 from models.catalog import personalizer
 from models.personalizer import UserState
-from models.scoring import answers, evaluation_items, losses, mean_rouge_l
+from models.rouge import mean_rouge_l
+from models.scoring import answers, evaluation_items, losses
 from models.strength import is_lora, moderated
 from search.space import SearchSpace
 
@@ -113,7 +114,8 @@ def _validate(
     if with_answers:
         asked, limits = [user.items for user in users], [user.answer_tokens for user in users]
         texts = answers(*run, asked, limits, arena.frame)
-        rouge = [mean_rouge_l(*pair)[0] for pair in zip(asked, texts, strict=True)]
+        expected = [[item.response for item in items] for items in asked]
+        rouge = [mean_rouge_l(*pair)[0] for pair in zip(expected, texts, strict=True)]
     return [
         {"loss_nats": loss if math.isfinite(loss) else None, "rouge_l": overlap}
         for loss, overlap in zip(nats, rouge, strict=True)

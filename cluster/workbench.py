@@ -35,7 +35,8 @@ from models.prompt import Row
 from models.published import BaseIdentity
 from models.recomputation import recomputed
 from models.registry import Registry
-from models.scoring import answers, evaluation_items, losses, mean_rouge_l, score
+from models.rouge import mean_rouge_l
+from models.scoring import answers, evaluation_items, losses, score
 from models.strength import moderated
 from search.space import MemoryConfig
 
@@ -255,7 +256,7 @@ class Workbench:
 
     def _end(self, name: str, loss_nats: float | None, texts: Sequence[str]) -> Event:
         job, end = self._jobs[name], self._ended[name]
-        mean, error = mean_rouge_l(job.user.items, texts)
+        mean, error = mean_rouge_l([item.response for item in job.user.items], texts)
         return {
             "loss_nats": loss_nats,
             "rouge_l": mean,

@@ -71,6 +71,7 @@ population.py    what users share, learned once and merged into the base
 pretrain.py      a small base made from nothing, on the words of others
 catalog.py       name -> Personalizer
 words.py         text to words, for the measures
+rouge.py         ROUGE-1 and ROUGE-L
 persona.py       Persona-F1 and P-Cover
 scoring.py       loss, ROUGE, persona and recall on a split
 choices.py       which of its options a model picks, and how often that is right

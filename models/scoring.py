@@ -4,10 +4,8 @@ The device computes two things, for many users and memories in the same batches:
 true responses (nats per token, over all tokens of a user's items) and a greedy answer to each
 query. The rest is arithmetic on strings and runs after the device is done.
 
-ROUGE is the F-measure of the `rouge_score` package, without stemming, references uncut, as in
-PPlug's evaluation; the words are those of `models/words.py`, so that text in other scripts than
-ASCII counts. Recall asks whether the value of an item's fact stands in the answer as a whole word;
-it is counted for each kind of fact, beside what chance would give.
+Recall asks whether the value of an item's fact stands in the answer as a whole word; it is counted
+for each kind of fact, beside what chance would give.
 
 This file knows no method: a memory is whatever `attach` makes of a user state.
 """
@@ -18,10 +16,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
-
-from rouge_score.rouge_scorer import RougeScorer
 
 from models.base import Base
 from models.decoding import generate
@@ -30,8 +25,9 @@ from models.loss import row_losses
 from models.persona import Persona, mean
 from models.personalizer import Attach, Frame, Framed, UserState
 from models.prompt import Row, fit
+from models.rouge import rouge, standard_error
 from models.soft import with_soft
-from models.words import holds, words
+from models.words import holds
 
 LONGEST_ANSWER = 64
 
@@ -181,7 +177,7 @@ def scores_of(
         token_count=sum(loss.tokens),
         rouge_1=statistics.fmean(overlap.rouge_1 for overlap in overlaps),
         rouge_l=statistics.fmean(rouge_l),
-        rouge_l_error=_standard_error(rouge_l),
+        rouge_l_error=standard_error(rouge_l),
         persona_f1=None if of_user is None else of_user.f1,
         p_cover=None if of_user is None else of_user.cover,
         recall=recall(items, texts),
@@ -189,37 +185,6 @@ def scores_of(
         item_rouge_l=rouge_l,
         answers=tuple(texts),
     )
-
-
-def mean_rouge_l(items: Sequence[Interaction], texts: Sequence[str]) -> tuple[float, float]:
-    """Mean ROUGE-L of answers, and its standard error over the items."""
-    found = [rouge(item.response, text).rouge_l for item, text in zip(items, texts, strict=True)]
-    return statistics.fmean(found), _standard_error(found)
-
-
-class Rouge(NamedTuple):
-    """F-measures in [0, 1] of single words and of the longest common subsequence."""
-
-    rouge_1: float
-    rouge_l: float
-
-
-class _Tokenizer:
-    """Our words for the ROUGE package."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
-
-
-@cache
-def _scorer() -> RougeScorer:
-    return RougeScorer(["rouge1", "rougeL"], tokenizer=_Tokenizer())
-
-
-def rouge(reference: str, answer: str) -> Rouge:
-    """ROUGE-1 and ROUGE-L of an answer."""
-    found = _scorer().score(reference, answer)
-    return Rouge(float(found["rouge1"].fmeasure), float(found["rougeL"].fmeasure))
 
 
 def recall(items: Sequence[Interaction], texts: Sequence[str]) -> dict[str, Recall]:
@@ -263,7 +228,3 @@ def _loss(sums: Sequence[tuple[float, int]]) -> Loss:
     nats = math.fsum(total for total, _ in sums) / sum(count for _, count in sums)
     tokens = tuple(count for _, count in sums)
     return Loss(nats, tokens, tuple(total / count for total, count in sums))
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0

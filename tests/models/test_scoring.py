@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from torch.testing import assert_close
 
 from models.base import Base
@@ -26,7 +25,6 @@ from models.scoring import (
     evaluation_items,
     losses,
     recall,
-    rouge,
     score,
     scores_of,
 )
@@ -50,24 +48,6 @@ def random_state(base: Base, user_id: str, layers: tuple[int, ...], seed: int) -
 
 
 # Strings
-
-
-def test_rouge_by_hand() -> None:
-    # Three of four words in common in any order; "the cat" and "sat" in order.
-    found = rouge("the cat sat down", "sat, the cat!")
-    assert found.rouge_1 == pytest.approx(2 * (3 / 3) * (3 / 4) / (3 / 3 + 3 / 4))
-    assert found.rouge_l == pytest.approx(2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4))
-    assert rouge("the cat", "") == rouge("", "the cat") == (0, 0)
-
-
-def test_rouge_is_the_packages_own_on_ascii() -> None:
-    reference, answer = "The cats weren't running_here at 5.", "Cats weren't here: run, 5 cats!"
-    theirs = RougeScorer(["rouge1", "rougeL"], use_stemmer=False).score(reference, answer)
-    assert rouge(reference, answer) == (theirs["rouge1"].fmeasure, theirs["rougeL"].fmeasure)
-
-
-def test_rouge_counts_words_of_other_scripts() -> None:
-    assert rouge("я люблю чай", "я люблю кофе").rouge_l == pytest.approx(2 / 3)
 
 
 def test_recall_by_kind_beside_chance() -> None:
