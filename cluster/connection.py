@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,17 +98,33 @@ def connected(
     if address is None and output_is_logged():
         address = "auto"
     if address is not None:
-        with _joined(address, namespace, packer_bytes) as ground:
+        with _joined(address, namespace, packer_bytes) as ground, _terminated_as_interrupted():
             yield ground
         return
     folder = Path(tempfile.mkdtemp(prefix="milpa-", dir="/tmp"))  # mode 0700
     note_temporary(folder)
     try:
         # NOTE: Ray opens its own folder to everybody (mode 0777), so it lies in a private one.
-        with _embedded(folder / "ray", slots, namespace, packer_bytes) as ground:
+        with (
+            _embedded(folder / "ray", slots, namespace, packer_bytes) as ground,
+            _terminated_as_interrupted(),
+        ):
             yield ground
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which cluster managers send, ends a run as Ctrl-C does.
+
+    Only where Ray runs: with the handler that Ray sets, the process aborts where it stands.
+    """
+    rays = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, rays)
 
 
 @dataclass(frozen=True)

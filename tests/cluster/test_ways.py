@@ -117,7 +117,10 @@ def test_a_search_on_a_cluster_by_its_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_ctrl_c_leaves_nothing_running_and_a_run_to_go_on_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_running_and_a_run_to_go_on_with(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     data, base = tiny_run.write_data(tmp_path), tiny_run.write_base(tmp_path)
     run = tmp_path / "run"
     words = tiny_run.command(data, base, run)
@@ -126,7 +129,7 @@ def test_ctrl_c_leaves_nothing_running_and_a_run_to_go_on_with(tmp_path: Path) -
     temporary = Path((run / "temporary").read_text())
     started = psutil.Process(driver.process.pid).children(recursive=True)
     assert temporary.is_dir()
-    driver.process.send_signal(signal.SIGINT)
+    driver.process.send_signal(number)
     assert driver.process.wait(60) == 130, driver.log.read_text()
     said = " ".join(driver.log.read_text().split())
     assert f"go on with the same command, --out {run} --resume" in said
