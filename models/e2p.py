@@ -148,7 +148,7 @@ class E2p:
         rows = jointly.person_rows(base, people, count)
         learner = PrefixLearner(prefix, vectors_PE)
         jointly.learn(base, learner, rows, rate, jointly.epochs_of(rows), seed)
-        configured = {**options.to_json(), "encoder": self._reader.name}
+        configured = {**options.to_json(), "encoder": self._reader.of(base).name}
         return Shared(self.name, configured, prefix.tensors())
 
     def start(self, base: Base) -> ReadFitting:
@@ -156,7 +156,7 @@ class E2p:
 
         def state(task: Task) -> UserState:
             shared = sharing.learned_for(task, self.name)
-            require_encoder(shared, self._reader.name)
+            require_encoder(shared, self._reader.of(base))
             vector_E = self._reader.items(base, task.train).mean(0).cpu()
             configured = task.configuration.to_json()
             return UserState(self.name, task.user_id, configured, {VECTOR: vector_E}, shared=shared)

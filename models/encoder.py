@@ -4,13 +4,21 @@ The base's vector of a text is the mean of its last hidden states. A hub encoder
 its first token, as BGE is read (BAAI/bge-base-en-v1.5 in PPlug). Both have length 1, so that a
 product of two is their cosine.
 
+Vectors of two encoders can't be compared, nor those of one before and after it changed. So a state
+or a shared part keeps the full name of its encoder, `SOURCE#sha256=DIGEST` (of its vocabulary and
+weights), and is served with that very one, or not at all.
+
 Notation: n texts, E width of a vector, B rows, T tokens, D width of the base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors import SafetensorError
@@ -25,10 +33,12 @@ from models.reading import Reading
 
 LONGEST = 256  # tokens of a text that are read
 BASE = "base"  # the name of the base as its own encoder
+_DIGEST = "#sha256="
+_UNUSED = "pooler."  # weights of an encoder that vectors don't depend on
 
 
 class Encoder(Protocol):
-    """What turns texts into vectors."""
+    """What turns texts into vectors; its full name says which weights do."""
 
     name: str
     width: int
@@ -85,7 +95,7 @@ class HubEncoder:
         Raises:
             ValueError: it isn't there, lacks its tokenizer or weights, or is no encoder.
         """
-        self.name = source
+        self._source, self._lock = source, threading.Lock()
         try:
             # It brings no code of its own: transformers would ask at a terminal whether to run it.
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -94,6 +104,8 @@ class HubEncoder:
             )
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             raise ValueError(f"{_expected(source)}: {str(error)[:200]}") from error
+        weights = {k: v for k, v in self._model.state_dict().items() if not k.startswith(_UNUSED)}
+        self.name = f"{source}{_DIGEST}{_digest(self._tokenizer.get_vocab(), weights)}"
         self._model = self._model.to(device).eval().requires_grad_(False)
         self._device = device
         self.width = int(self._model.config.hidden_size)
@@ -105,8 +117,9 @@ class HubEncoder:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """`[n, E]` of texts."""
-        parts = [self._states(texts[i : i + 32]) for i in range(0, len(texts), 32)]
+        """`[n, E]` of texts, one thread's at a time."""
+        with self._lock:
+            parts = [self._states(texts[i : i + 32]) for i in range(0, len(texts), 32)]
         return nn.functional.normalize(torch.cat(parts), dim=1)
 
     def _states(self, texts: Sequence[str]) -> Tensor:
@@ -121,10 +134,11 @@ class HubEncoder:
 
     def _check_weights(self, missing: Iterable[str]) -> None:
         """Refuses weights drawn at random; those of the pooler are never used."""
-        absent = sorted(name for name in missing if not name.startswith("pooler."))
+        absent = sorted(name for name in missing if not name.startswith(_UNUSED))
         if absent:
             raise ValueError(
-                f"{_expected(self.name)} without the weights {absent[0]} and {len(absent) - 1} more"
+                f"{_expected(self._source)} without the weights {absent[0]} and "
+                f"{len(absent) - 1} more"
             )
 
     def _check_tokenizer(self) -> None:
@@ -137,7 +151,7 @@ class HubEncoder:
         if special < known <= vocabulary and self._tokenizer.pad_token is not None:
             return
         raise ValueError(
-            f"{_expected(self.name)} without its tokenizer: expected one that pads, of at most "
+            f"{_expected(self._source)} without its tokenizer: expected one that pads, of at most "
             f"{vocabulary} tokens, got one of {known}, {special} of them special"
         )
 
@@ -153,7 +167,7 @@ class HubEncoder:
             if not torch.equal(first, second):
                 return
         raise ValueError(
-            f"{_expected(self.name)}, a {config.model_type}, whose first token sees nothing of "
+            f"{_expected(self._source)}, a {config.model_type}, whose first token sees nothing of "
             "the others"
         )
 
@@ -165,10 +179,36 @@ def _expected(source: str) -> str:
     )
 
 
+_LOADED: WeakValueDictionary[tuple[str, str], HubEncoder] = WeakValueDictionary()
+_LOADING = threading.Lock()
+
+
 def encoder_of(name: str, base: Base) -> Encoder:
-    """The encoder of a name: `base`, or a hub name or folder.
+    """The encoder of a name: `base`, or a hub name or folder, which may stand in a full name.
+
+    One from the hub is loaded once, for whoever asks as long as somebody keeps it.
 
     Raises:
-        ValueError: no such encoder.
+        ValueError: no such encoder, or not the one of the full name any more.
     """
-    return BaseEncoder(base) if name == BASE else HubEncoder(name, base.device)
+    if name == BASE:
+        return BaseEncoder(base)
+    source = name.partition(_DIGEST)[0]
+    key = (source, str(base.device))
+    with _LOADING:
+        encoder = _LOADED.get(key) or HubEncoder(source, base.device)
+        _LOADED[key] = encoder
+    if name not in (source, encoder.name):
+        raise ValueError(
+            f"expected the encoder {name}, which this was made with, got {encoder.name}: its words "
+            "or weights have changed; bring back the earlier ones, or make this again"
+        )
+    return encoder
+
+
+def _digest(vocabulary: Mapping[str, int], weights: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode())
+    for name, tensor in sorted(weights.items()):
+        found.update(name.encode() + b"\0")
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -80,7 +80,7 @@ class Malp(Wordy):
         text = _text(one_line(task.profile or ""), past.recent, facts)
         tensors: dict[str, Tensor] = {}
         if facts:
-            tensors, text["encoder"] = {VECTORS: vectors_nE}, self._encoder
+            tensors, text["encoder"] = {VECTORS: vectors_nE}, encoder.name
         return UserState(self.name, task.user_id, options.to_json(), tensors, text)
 
     def frame(self, base: Base, state: UserState | None, query: str) -> Framed:

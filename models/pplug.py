@@ -116,14 +116,15 @@ class Pplug:
         plug = Plug.initialise(base, torch.cat(items), queries, temperature, seed)
         learner = PlugLearner(plug, items, dict(zip(prompts, queries, strict=True)))
         jointly.learn(base, learner, rows, rate, jointly.epochs_of(rows), seed)
-        return Shared(self.name, {**options.to_json(), "encoder": self._encoder}, plug.tensors())
+        encoder = self._reader(self._encoder).of(base)
+        return Shared(self.name, {**options.to_json(), "encoder": encoder.name}, plug.tensors())
 
     def start(self, base: Base) -> ReadFitting:
         """An empty fitting, which reads each user's history once."""
 
         def state(task: Task) -> UserState:
             shared = sharing.learned_for(task, self.name)
-            require_encoder(shared, self._encoder)
+            require_encoder(shared, self._reader(self._encoder).of(base))
             tensors = {ITEMS: self._read(base, task.train).cpu()}
             configured = task.configuration.to_json()
             return UserState(self.name, task.user_id, configured, tensors, shared=shared)

@@ -121,8 +121,8 @@ class Rag(Wordy):
         lines = [line_of(item) for item in task.train]
         text, tensors = text_of(one_line(task.profile or ""), lines), {}
         if lines and options.one_of("retriever", ("bm25", "dense")) == "dense":
-            tensors[VECTORS] = self._encoders.of(base, self._encoder).encode(lines).cpu()
-            text["encoder"] = self._encoder
+            encoder = self._encoders.of(base, self._encoder)
+            tensors[VECTORS], text["encoder"] = encoder.encode(lines).cpu(), encoder.name
         return Read(UserState(self.name, task.user_id, options.to_json(), tensors, text), {})
 
     def frame(self, base: Base, state: UserState | None, query: str) -> Framed:

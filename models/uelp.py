@@ -78,7 +78,7 @@ class Uelp:
 
     def __init__(self, encoder: str = BASE) -> None:
         """A method whose events become vectors by `encoder`: `base`, or a hub name or folder."""
-        self._encoder, self._reader = encoder, Reader(encoder)
+        self._reader = Reader(encoder)
         self._networks: WeakKeyDictionary[Shared, Network] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[UserState, Parts] = WeakKeyDictionary()
 
@@ -100,7 +100,7 @@ class Uelp:
         rows = jointly.person_rows(base, people, self._soft_tokens(options))
         rate, learner = options.number("learning_rate"), UelpLearner(network, events_of)
         jointly.learn(base, learner, rows, rate, jointly.epochs_of(rows), seed)
-        configuration_of = {**options.to_json(), "encoder": self._encoder}
+        configuration_of = {**options.to_json(), "encoder": self._reader.of(base).name}
         return Shared(self.name, configuration_of, network.tensors())
 
     def start(self, base: Base) -> ReadFitting:
@@ -154,7 +154,7 @@ class Uelp:
     @torch.no_grad()
     def _state(self, base: Base, task: Task) -> UserState:
         shared = sharing.learned_for(task, self.name)
-        require_encoder(shared, self._encoder)
+        require_encoder(shared, self._reader.of(base))
         events_nE = self._reader.items(base, task.train)
         vectors_PKS = self._network(base, shared).vectors([events_nE])
         tensors = {VECTORS: vectors_PKS[0].cpu()}

@@ -70,17 +70,17 @@ class Reader:
         return encoder.encode([base.prompt.decode(tokens) for tokens in words])
 
 
-def require_encoder(shared: Shared, encoder: str) -> None:
+def require_encoder(shared: Shared, encoder: Encoder) -> None:
     """Refuse a shared part that was learned with another encoder.
 
     Raises:
         ValueError: it was.
     """
     learned_with = shared.configuration.get("encoder")
-    if learned_with != encoder:
+    if learned_with != encoder.name:
         raise ValueError(
-            f"expected a shared part learned with the encoder {encoder!r}, got one learned with "
-            f"{learned_with!r}; name that encoder, or learn again"
+            f"expected a shared part learned with the encoder {encoder.name!r}, got one learned "
+            f"with {learned_with!r}; name that encoder, or learn again"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,9 +41,9 @@ CPU = torch.device("cpu")
 POSITIONS = 24
 
 
-def save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
     """BERT's kind: words and their parts, [CLS] before and [SEP] after."""
-    vocabulary = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
+    vocabulary = {word: number for number, word in enumerate((*SPECIAL, *words))}
     made = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -95,6 +96,30 @@ def test_a_text_longer_than_the_encoders_positions_is_cut(tmp_path: Path) -> Non
     encoder = HubEncoder(save_encoder(tmp_path), CPU)
     long, longer = encoder.encode(["bread " * 22, "bread " * 22 + "dogs " * 500])
     torch.testing.assert_close(long, longer, atol=1e-5, rtol=0)
+
+
+def test_its_full_name_is_held_to(tmp_path: Path) -> None:
+    base, source = tiny_base(), save_encoder(tmp_path)
+    first = encoder_of(source, base)
+    assert first.name.startswith(f"{source}#sha256=")
+    assert encoder_of(first.name, base) is encoder_of(source, base) is first
+    of_first = first.name
+    del first  # nobody keeps it: the next one asked for is read anew
+    again = encoder_of(of_first, base)
+    assert again.name == of_first
+    del again
+    save_encoder(tmp_path, seed=1)
+    other = encoder_of(source, base)
+    assert other.name != of_first
+    with pytest.raises(ValueError, match="words or weights have changed"):
+        encoder_of(of_first, base)
+
+
+def test_its_full_name_changes_with_its_words(tmp_path: Path) -> None:
+    source = save_encoder(tmp_path)
+    before = HubEncoder(source, CPU).name
+    save_tokenizer(tmp_path, WORDS[::-1])
+    assert HubEncoder(source, CPU).name != before
 
 
 def test_what_is_no_encoder_with_its_tokenizer_is_refused(tmp_path: Path) -> None:
