@@ -2,12 +2,13 @@
 
     python -m benchmarks.agreement FIRST/compare.json SECOND/compare.json
 
-The second is the first one's command with `--skip` and the first one's number of users: people who
-were kept aside. For every pair of methods, the difference of their test losses within users, with
-its 95 % interval (paired bootstrap over users), in the first and in the second. A pair `agrees`
-where both intervals lie on the same side of 0, `disagrees` where they lie on different sides, and
-is `open` where one holds 0. Two intervals of the same thing lie apart by chance too: about one pair
-in two hundred, were users alike and pairs independent, so pairs `apart` are counted and named.
+The second is the first one's command with `--skip` and the first one's number of users (and, where
+there are not as many more, fewer `--users`): people who were kept aside. For every pair of methods,
+the difference of their test losses within users, with its 95 % interval (paired bootstrap over
+users), in the first and in the second. A pair `agrees` where both intervals lie on the same side of
+0, `disagrees` where they lie on different sides, and is `open` where one holds 0. Two intervals of
+the same thing lie apart by chance too: about one pair in two hundred, were users alike and pairs
+independent, so pairs `apart` are counted and named.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from cluster.standing import TIE, Difference, difference_of
 from cluster.terms import Terms
 
 LOSS = METRICS[0]
-_MAY_DIFFER = {"skip", "methods", "default_budget"}
+_MAY_DIFFER = {"skip", "users", "methods", "default_budget"}
 # What is learned of others, and so the base with it merged in, is not the same on other users.
 _ALIKE = {field.name for field in fields(Terms)} - _MAY_DIFFER | {"data_digest"}
 
@@ -85,8 +86,13 @@ def check(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     differ = sorted(name for name in _ALIKE if ours.get(name) != theirs.get(name))
     if differ:
         raise ValueError(f"expected two comparisons of the same terms, got other {differ}")
-    if ours.get("skip", 0) == theirs.get("skip", 0):
-        raise ValueError("expected one of the two with --skip, got the same users twice")
+    one, other = sorted((each.get("skip", 0), -each["users"]) for each in (ours, theirs))
+    end = one[0] - one[1]
+    if other[0] < end:
+        raise ValueError(
+            f"expected other users in one of the two, got some in both: rerun it with --skip {end} "
+            "or more"
+        )
 
 
 def losses_of(stored: Mapping[str, Any]) -> Losses:

@@ -51,7 +51,8 @@ def test_intervals_apart_are_told_though_both_agree() -> None:
 
 def stored(**settings: Any) -> dict[str, Any]:
     rows = [{"label": name, "values": {"loss": own}} for name, own in losses(a=1.0, b=2.0).items()]
-    return {"rows": rows, "settings": {"data": "d", "seed": 0, "methods": ["a", "b"], **settings}}
+    alike = {"data": "d", "seed": 0, "users": 8, "methods": ["a", "b"]}
+    return {"rows": rows, "settings": {**alike, **settings}}
 
 
 def test_it_reads_two_comparisons_and_refuses_what_cannot_be_held_against_each_other(
@@ -64,7 +65,9 @@ def test_it_reads_two_comparisons_and_refuses_what_cannot_be_held_against_each_o
     assert "Kendall's tau of the two orders: 1.00; of 1 pairs 1 agree" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"same terms, got other \['data'\]"):
         agreement.check(stored(), stored(data="e", skip=8))
-    with pytest.raises(ValueError, match="same users twice"):
-        agreement.check(stored(), stored())
+    agreement.check(stored(users=4, skip=8), stored())
+    for overlapping in (stored(), stored(skip=7), stored(users=4)):
+        with pytest.raises(ValueError, match="got some in both: rerun it with --skip 8 or more"):
+            agreement.check(stored(), overlapping)
     with pytest.raises(ValueError, match=r"both compare, got \['a'\]"):
         agreement.pairs_of(losses(a=1.0), losses(a=1.0, b=2.0), 0)
