@@ -116,7 +116,8 @@ def introduction(standing: Standing) -> list[str]:
         "words are sure of, as a search publishes it. "
         "What users share, where a method has such a part, is chosen for all of them together. "
         f"A user's training reads as many tokens under every method as {MAIN}'s, which is at most "
-        f"{s['injection_epochs']} + {s['tuning_epochs']} epochs of {s['epoch_tokens']} tokens; "
+        f"{s['injection_epochs']} + {s['tuning_epochs']} epochs of {s['epoch_tokens']} tokens, a "
+        "whole number of times more where that makes fewer than 20 steps; "
         "`oppu` keeps its own fixed epochs. The test part was read once, after all choices. "
         f"The main method, {MAIN}, learns from no other user's trials here.",
         "Loss in nats per token (less is better); ROUGE, Persona-F1 and recall x100 (more is "

@@ -30,6 +30,7 @@ from models.scoring import Recall, answers, losses, recall
 
 STRANGERS = 4
 RESAMPLES = 9999
+_ROUNDING = 1e-12  # BCa of differences that lie closer together is no number
 
 Entries = Mapping[str, Mapping[str, float]]
 """For each user, what each memory that was tried gave on their words, by the memory's owner."""
@@ -139,7 +140,8 @@ class Interval(NamedTuple):
 def paired_interval(differences: Sequence[float], seed: int) -> Interval:
     """The mean of per-user differences with its 95 % bootstrap interval over users.
 
-    BCa, since few users make for skewed means; differences that are all alike have no width.
+    BCa, since few users make for skewed means; differences that are all alike but for rounding have
+    no width.
 
     Raises:
         ValueError: no differences.
@@ -149,7 +151,7 @@ def paired_interval(differences: Sequence[float], seed: int) -> Interval:
     centre = statistics.fmean(differences)
     if len(differences) == 1:
         return Interval(centre, math.nan, math.nan)
-    if max(differences) == min(differences):
+    if math.isclose(max(differences), min(differences), rel_tol=_ROUNDING, abs_tol=_ROUNDING):
         return Interval(centre, centre, centre)
     found = bootstrap(
         (np.asarray(differences),), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(seed)

@@ -2,9 +2,9 @@
 
 A trial's values are one draw: another seed gives others. So the winner and the runner-up (whom the
 same rule names where the winner is passed over) are each trained some more times, as their trials
-were. Of all pairs, one training of either, the share in which the rule names the winner again says
-how much the choice owes to luck. That is luck of the seeds: all were measured on the same
-validation words, which are few.
+were. Of all pairs, one repeat of either, the share in which the rule names the winner again says
+how much the choice owes to luck. The trials themselves don't count: they were chosen for being
+lucky. That is luck of the seeds: all were measured on the same validation words, which are few.
 
 Where nothing beat the base, the base is the winner. It has no seed; the runner-up is then the
 memory with the least loss.
@@ -26,7 +26,7 @@ from search.study import Study
 
 @dataclass(frozen=True)
 class Repeated:
-    """A trial and every training of its configuration, its own first; a row each."""
+    """A trial, and a row for each repeat; the base, which has no seed, has its own values."""
 
     trial: Trial
     rows: tuple[tuple[float, ...], ...]
@@ -37,10 +37,10 @@ class Repeated:
         return tuple(map(fmean, zip(*self.rows, strict=True)))
 
     @property
-    def spread(self) -> tuple[float, ...]:
-        """The standard deviation for each objective; nought of a single row."""
+    def spread(self) -> tuple[float, ...] | None:
+        """The standard deviation for each objective; None of a single row."""
         if len(self.rows) < 2:
-            return (0.0,) * len(self.rows[0])
+            return None
         return tuple(map(stdev, zip(*self.rows, strict=True)))
 
 
@@ -88,7 +88,7 @@ def note_of(trial: Trial, repeat: int) -> str:
 
 
 def certainty(study: Study) -> Certainty | None:
-    """What the repeats say; None where there are none.
+    """What the repeats say; None where either memory has none.
 
     Raises:
         ValueError: the anchor has not come back.
@@ -98,17 +98,21 @@ def certainty(study: Study) -> Certainty | None:
     if both is None:
         return None
     best, second = (_repeated(trial, known) for trial in both)
+    if not (best.rows and second.rows):
+        return None
     again = [
         _is_first(study, replace(best.trial, values=one), replace(second.trial, values=other))
         for one, other in product(best.rows, second.rows)
     ]
-    return Certainty(best, second, fmean(again)) if len(again) > 1 else None
+    return Certainty(best, second, fmean(again))
 
 
 def _repeated(trial: Trial, known: Mapping[str, Any]) -> Repeated:
+    if not trial.config.layers:
+        return Repeated(trial, (trial.values or (),))
     prefix = note_of(trial, 0).removesuffix("0")
     rows = [tuple(values) for name, values in known.items() if name.startswith(prefix) and values]
-    return Repeated(trial, (trial.values or (), *rows))
+    return Repeated(trial, tuple(rows))
 
 
 def _is_first(study: Study, one: Trial, other: Trial) -> bool:

@@ -134,6 +134,8 @@ def test_intervals_of_one_user_of_equal_users_and_of_none() -> None:
     assert math.isnan(alone.low)
     assert math.isnan(alone.high)
     assert paired_interval([0.5, 0.5, 0.5], 0) == (0.5, 0.5, 0.5)
+    rounded = paired_interval([-0.01] * 5 + [-0.010000000000000002], 0)
+    assert rounded.low == rounded.high == pytest.approx(-0.01)
     assert paired_interval([0.0, 1.0], 0).low <= 0.5 <= paired_interval([0.0, 1.0], 0).high
     with pytest.raises(ValueError, match="at least one"):
         paired_interval([], 0)

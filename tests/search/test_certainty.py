@@ -45,38 +45,59 @@ def test_without_repeats_nothing_is_said(study: Study) -> None:
     assert certainty(study) is None
 
 
-def test_how_sure_is_the_share_of_pairs_in_which_the_winner_is_chosen_again(study: Study) -> None:
-    """The winner's second training is worse than either of the runner-up's: two pairs of four."""
-    (first, _), (second, _) = wanted(study, 1)
-    study.note(note_of(first, 1), [LOSS - 0.4, ROUGE_L + 0.10])
-    study.note(note_of(second, 1), [LOSS - 0.7, ROUGE_L + 0.16])
+def test_how_sure_is_the_share_of_pairs_of_repeats_in_which_the_winner_is_chosen_again(
+    study: Study,
+) -> None:
+    """The winner's second repeat is worse than either of the runner-up's: two pairs of four."""
+    best, second = (
+        [note_of(trial, repeat) for trial, repeat in wanted(study, 2) if trial.config == config]
+        for config in CONFIGS[:2]
+    )
+    study.note(best[0], [LOSS - 0.9, ROUGE_L + 0.20])
+    study.note(best[1], [LOSS - 0.4, ROUGE_L + 0.10])
+    study.note(second[0], [LOSS - 0.7, ROUGE_L + 0.16])
     found = certainty(study)
     assert found is not None
     assert found.again == 0.5
-    assert found.winner.mean == pytest.approx((LOSS - 0.7, ROUGE_L + 0.15))
-    assert found.winner.spread == pytest.approx((0.6 / 2**0.5, 0.10 / 2**0.5))
-    assert found.runner_up.mean == pytest.approx((LOSS - 0.8, ROUGE_L + 0.13))
+    assert found.runner_up.spread is None
+    study.note(second[1], [LOSS - 0.8, ROUGE_L + 0.12])
+    found = certainty(study)
+    assert found is not None
+    assert found.again == 0.5
+    assert found.winner.mean == pytest.approx((LOSS - 0.65, ROUGE_L + 0.15))
+    assert found.winner.spread == pytest.approx((0.5 / 2**0.5, 0.10 / 2**0.5))
+    assert found.runner_up.mean == pytest.approx((LOSS - 0.75, ROUGE_L + 0.14))
+
+
+def test_the_trials_luck_does_not_count(study: Study) -> None:
+    (first, _), (second, _) = wanted(study, 1)
+    study.note(note_of(first, 1), [LOSS - 0.8, ROUGE_L + 0.10])
+    study.note(note_of(second, 1), [LOSS - 0.9, ROUGE_L + 0.20])
+    found = certainty(study)
+    assert found is not None
+    assert found.again == 0
 
 
 def test_a_pair_that_the_base_beats_is_not_won(study: Study) -> None:
-    (first, _), _ = wanted(study, 1)
-    study.note(note_of(first, 1), [LOSS + 0.5, 0.0])
+    for repeat, trained in ((1, (LOSS + 0.5, 0.0)), (2, (LOSS - 1.0, ROUGE_L + 0.20))):
+        study.note(note_of(wanted(study, repeat)[0][0], repeat), trained)
     second = wanted(study, 1)[0][0]
     study.note(note_of(second, 1), [LOSS + 0.1, 0.0])
     found = certainty(study)
     assert found is not None
-    assert found.again == 0.5  # its first training against both of the runner-up's
+    assert found.again == 0.5  # its second repeat against the runner-up's
 
 
 def test_a_failed_repeat_is_no_training(study: Study) -> None:
     (first, _), (second, _) = wanted(study, 1)
     study.note(note_of(first, 1), [])
-    assert certainty(study) is None
     study.note(note_of(second, 1), [LOSS - 0.8, ROUGE_L + 0.10])
+    assert certainty(study) is None
+    (again, _), *_ = wanted(study, 2)
+    study.note(note_of(again, 2), [LOSS - 0.9, ROUGE_L + 0.20])
     found = certainty(study)
     assert found is not None
-    assert (len(found.winner.rows), len(found.runner_up.rows)) == (1, 2)
-    assert found.winner.spread == (0.0, 0.0)
+    assert (len(found.winner.rows), len(found.runner_up.rows)) == (1, 1)
 
 
 def test_where_the_base_wins_the_best_memory_is_repeated_alone(storage: RDBStorage) -> None:
@@ -88,7 +109,8 @@ def test_where_the_base_wins_the_best_memory_is_repeated_alone(storage: RDBStora
     found = certainty(study)
     assert found is not None
     assert found.winner.trial == study.anchor
-    assert found.again == 0.5
+    assert found.winner.rows == (study.anchor.values,)
+    assert found.again == 0
 
 
 def test_with_no_memory_there_is_nobody_to_repeat(storage: RDBStorage) -> None:
