@@ -36,14 +36,17 @@ _IGNORED = -100
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """The base's size and its training. `window` and `context` are in tokens."""
+    """The base's size and its training.
+
+    `context` is in tokens: of its positions, and of the windows it is trained on. A base answers
+    badly at positions that it never saw.
+    """
 
     layers: int = 6
     width: int = 128
     vocabulary: int = 2048
     context: int = 256
-    window: int = 128
-    batch: int = 8
+    batch: int = 4
     epochs: float = 1.0
     learning_rate: float = 3e-3
     seed: int = 0
@@ -85,7 +88,7 @@ def pretrain(
     windows_NT, targets_NT = windows(tokenizer, texts, chosen)
     if len(windows_NT) < chosen.batch:
         raise ValueError(
-            f"expected text for at least {chosen.batch} windows of {chosen.window} tokens, "
+            f"expected text for at least {chosen.batch} windows of {chosen.context} tokens, "
             f"got {len(windows_NT)}; give more data"
         )
     model = LlamaForCausalLM(_config(tokenizer, chosen))
@@ -138,12 +141,12 @@ def windows(
     order = torch.randperm(len(encoded)).tolist()
     packed: list[list[int]] = [[end]]
     for i in order:
-        document = [*encoded[i], end][: settings.window - 1]
-        if len(packed[-1]) + len(document) > settings.window:
+        document = [*encoded[i], end][: settings.context - 1]
+        if len(packed[-1]) + len(document) > settings.context:
             packed.append([end])
         packed[-1] += document
-    windows_NT = torch.full((len(packed), settings.window), end)
-    targets_NT = torch.full((len(packed), settings.window), _IGNORED)
+    windows_NT = torch.full((len(packed), settings.context), end)
+    targets_NT = torch.full((len(packed), settings.context), _IGNORED)
     for row, tokens in enumerate(packed):
         windows_NT[row, : len(tokens)] = torch.tensor(tokens)
         targets_NT[row, 1 : len(tokens)] = torch.tensor(tokens[1:])

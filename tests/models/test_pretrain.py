@@ -13,7 +13,7 @@ from models.history import Histories
 from models.pretrain import PretrainSettings, documents, pretrain, train_tokenizer, windows
 from tests.tiny import tiny_interactions
 
-SMALL = PretrainSettings(layers=2, width=32, vocabulary=300, context=64, window=48, epochs=3)
+SMALL = PretrainSettings(layers=2, width=32, vocabulary=300, context=48, batch=8, epochs=3)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_it_lowers_the_loss_and_writes_a_base(data: Path, tmp_path: Path) -> Non
     assert sum(losses[-5:]) / 5 < losses[0] - 1.5
     base = Base.load(tmp_path / "base", "cpu")
     assert base.layer_count == 2
-    assert base.context == 64
+    assert base.context == 48
     assert base.prompt.name == "plain/1"
 
 
