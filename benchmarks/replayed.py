@@ -130,9 +130,9 @@ class Searched:
         return Searched(self.begun[:trials])
 
     def within(self, steps: int) -> Searched:
-        """The search, had it begun no trial once so many steps were spent."""
-        before = accumulate((one.steps for one in self.begun), initial=0)
-        return Searched(tuple(o for o, n in zip(self.begun, before, strict=False) if n < steps))
+        """The search, had it spent no more steps than those."""
+        spent = accumulate(one.steps for one in self.begun)
+        return Searched(tuple(o for o, n in zip(self.begun, spent, strict=True) if n <= steps))
 
 
 def values_of(trial: Trial) -> tuple[float, float]:
@@ -194,7 +194,10 @@ def by_sampler(pool: Pool, name: str, seed: int, trials: int) -> Order:
     def order(seen: Sequence[Observation]) -> Trial | None:
         if len(seen) <= initial:
             return design(seen)
-        found = sampler.suggest(space, OBJECTIVES, [*seen, *missing], [], 1, seed, pool.corner)
+        late = max(1, len(seen) + 1 - PENDING)
+        pending = [one.config for one in seen[late:]]
+        told = [*seen[:late], *missing]
+        found = sampler.suggest(space, OBJECTIVES, told, pending, 1, seed, pool.corner)
         return here[found[0].config] if found else None
 
     return order

@@ -12,8 +12,8 @@ the hypervolume of what ran to its end, from the worst of all that is recorded, 
 all of the half dominates, and how far it lies apart (standard deviation) where the same trials are
 trained anew, by the spread of those that were recorded more than once; how often the best loss and
 the best ROUGE-L were kept; what became of the winner. At equal cost: the hypervolume where the
-search with the rule goes on until it has spent the steps of the one without, and where the one
-without is given no more steps than the rule spent.
+search with the rule goes on as long as it spends no more steps than the one without, and where the
+one without is given no more steps than the rule spent.
 
 Recorded trials are cut in two by a digest of their configuration: choose a rule's settings on the
 half called `tune`, and report the other. With `--foresight` the rule is told at each trial's first
@@ -84,7 +84,8 @@ def _row(
     longer = search(pool, order(seed), rule, trials=trials, steps=whole.steps)
     some = longer.first(trials)
     shorter = whole.within(some.steps)
-    volume, now, more, less = (_volume(pool, one) for one in (whole, some, longer, shorter))
+    equal = longer.within(whole.steps)
+    volume, now, more, less = (_volume(pool, one) for one in (whole, some, equal, shorter))
     (loss, rouge_l), (loss_now, rouge_l_now) = (pool.winner(s.completed) for s in (whole, some))
     (best, lucky), (best_now, lucky_now) = (_extremes(one) for one in (whole, some))
     return (

@@ -96,7 +96,8 @@ def test_a_search_ends_with_its_steps_or_with_what_is_recorded(pool: Pool) -> No
 def test_what_a_search_had_come_to_before_is_read_off_it(pool: Pool) -> None:
     whole = search(pool, in_random_order(pool, 1), EAGER, trials=12)
     for steps in (20, 21, 22, 100):
-        assert whole.within(steps) == search(pool, in_random_order(pool, 1), EAGER, steps=steps)
+        found = whole.within(steps)
+        assert found.steps <= steps < whole.first(len(found.begun) + 1).steps
     assert whole.first(5) == search(pool, in_random_order(pool, 1), EAGER, trials=5)
 
 
