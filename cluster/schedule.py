@@ -24,7 +24,7 @@ from cluster.repeats import Repeat, keep, repeats_of
 from cluster.shard import ShardPlan, shards_beside, shards_of
 from cluster.streams import Streams
 from cluster.studies import OBJECTIVES
-from cluster.trial import choose, task_name, wait_for_packers
+from cluster.trial import choose, task_name
 from search import header
 from search.census import census
 from search.space import BASE_CONFIG, MemoryConfig
@@ -174,9 +174,8 @@ class Schedule:
     def _start_repeats(self) -> None:
         while self._repeats and self._free():
             one = self._repeats.popleft()
-            stream = choose(one.name, self._plan.packers).evaluate.options(
-                name=one.name, num_returns="streaming"
-            )
+            packer = self._packer_for(one.name)
+            stream = packer.evaluate.options(name=one.name, num_returns="streaming")
             configuration = one.configuration.to_json()
             self._repeating[one.name] = one
             self._streams.add(
@@ -188,7 +187,6 @@ class Schedule:
             return
         del self._repeating[one.name]
         if event.get("broken") or event.get("lost"):
-            wait_for_packers(self._plan.packers)
             if self._may_start_again(one.name):
                 self._repeats.append(one)
                 return
@@ -204,15 +202,17 @@ class Schedule:
         """Whether a packer has a place for one more."""
         return len(self._training) + len(self._repeating) < self._plan.slots
 
+    def _packer_for(self, name: str) -> Any:
+        return choose(name, self._plan.packers, self._progress.note)[1]
+
     # Winners.
 
     def _start_winners(self) -> None:
         while self._winners and self._free():
             winner = self._winners.popleft()
             name = task_name(winner.digest, f"winner-{winner.configuration.key}")
-            stream = choose(name, self._plan.packers).train_winner.options(
-                name=name, num_returns="streaming"
-            )
+            packer = self._packer_for(name)
+            stream = packer.train_winner.options(name=name, num_returns="streaming")
             self._training[name] = winner
             self._streams.add(
                 name,
@@ -228,7 +228,6 @@ class Schedule:
         if event["done"]:
             del self._training[task_name(winner.digest, f"winner-{winner.configuration.key}")]
         if event.get("broken") or event.get("lost"):
-            wait_for_packers(self._plan.packers)
             if self._may_start_again(winner.digest):
                 self._winners.append(winner)
             else:

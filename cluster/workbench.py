@@ -26,6 +26,7 @@ from cluster.inside import inside_of
 from cluster.subjects import Subject, Subjects
 from cluster.trial import Event
 from cluster.winners import publish, without_memory
+from models.alive import is_alive
 from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer
 from models.gain import GainMatrix, gain_matrix
@@ -158,6 +159,10 @@ class Workbench:
     def busy(self) -> bool:
         """Whether anything trains or waits for scores."""
         return bool(self._fitting.running or self._ended)
+
+    def is_alive(self) -> bool:
+        """Whether the device still works; one whose memory is full does."""
+        return is_alive(self._base.device)
 
     def stop(self, name: str) -> None:
         """Drops a task, if it is here."""
