@@ -226,7 +226,7 @@ def export(
     try:
         registry.export(user, folder, onto, merged)
     except unknown_user as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{user[:80]!r}: {error}") from error
 
 
 @app.command()
@@ -236,7 +236,7 @@ def withdraw(run: Run, user: User) -> None:
     try:
         before = registry.withdraw(user)
     except unknown_user as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{user[:80]!r}: {error}") from error
     typer.echo("the user is unknown now" if before is None else f"{before.digest} is current now")
 
 

@@ -243,8 +243,9 @@ class Registry:
         pointer = self._pointer(user_id)
         if pointer is None or pointer.current is None:
             raise UnknownUser(
-                f"expected a user with a published state, got {shortened(user_id)}; "
-                f"{self.folder} has none for that id; give an id as it stands in the data"
+                # NOTE: without the id: whoever asked has it, and this may end in a log.
+                f"expected a user with a published state, got an id for which {self.folder} has "
+                "none; give an id as it stands in the data"
             )
         return pointer, pointer.current
 
