@@ -26,6 +26,7 @@ searcher.py     Tune searcher over the studies of many users
 entries.py      Tune's record of each trial, with what a search needs of it
 stopping.py     Tune scheduler that stops trials that are not worth finishing
 reserved.py     slots that a shard reserves, and how a dead one's are freed
+outcomes.py     how trials ended, counted for Prometheus
 shard.py        the Tune controller of some users
 controllers.py  processes for one shard after another
 shared.py       what users share, learned before the search
