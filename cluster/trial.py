@@ -43,6 +43,7 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
     def setup(self, config: Mapping[str, Any]) -> None:
         """Hands nothing over yet: Tune starts actors that it takes back before their first step."""
         self._packer: Any = None
+        self._number = 0  # of the packer
         self._curve: list[tuple[str, int, int, float]] = []
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:

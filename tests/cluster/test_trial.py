@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
 from cluster import trial
 from cluster.bench import Events
@@ -92,8 +94,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def called(packer: int, method: str, *arguments: str) -> Any:
+    """What a method of a packer's bench gives, once there is one."""
     handle = ray.get_actor(trial.PACKER_NAME.format(packer))
-    return ray.get(handle.call.remote(method, *arguments), timeout=250)
+    while True:
+        try:
+            return ray.get(handle.call.remote(method, *arguments))
+        except RayActorError:  # it is being started again
+            time.sleep(0.2)
 
 
 @contextmanager
