@@ -33,7 +33,7 @@ import ray
 from cluster.bench import Bench, Events
 from cluster.failures import failed, log_failure, packer_log
 from cluster.repeats import repeat_key
-from cluster.trial import LOST, NO_BENCH, PACKER_NAME, STOPPED, Event, task_name
+from cluster.trial import LOST, NO_BENCH, PACKER_NAME, REFUSED, STOPPED, Event, task_name
 from search.space import MemoryConfig
 
 _KEPT_ENDS = 64
@@ -65,6 +65,10 @@ class Packer:
     def _bench(self) -> Bench:
         """The workbench; touched in the worker thread alone."""
         return self._build()
+
+    @property
+    def _has_bench(self) -> bool:
+        return "_bench" in self.__dict__
 
     async def evaluate(
         self, digest: str, configuration: Mapping[str, Any], seed: int, repeat: int = 0
@@ -156,7 +160,8 @@ class Packer:
             except Exception as error:  # no workbench: what was asked of it is nobody's fault
                 log_failure(self._log, "the workbench", error)
                 await loop.run_in_executor(self._thread, self._doubt)
-                events = [(name, dict(LOST)) for name, task in self._tasks.items() if not task.over]
+                end = LOST if self._has_bench else REFUSED
+                events = [(name, dict(end)) for name, task in self._tasks.items() if not task.over]
                 busy = False
             for name, event in events:
                 self._tell(name, event)
@@ -216,7 +221,7 @@ class Packer:
 
     def _doubt(self) -> None:
         """In the worker thread, after a failure: ends this process if its device is what failed."""
-        if "_bench" not in self.__dict__:
+        if not self._has_bench:
             self._rests_until = time.monotonic() + _REST_SECONDS
         elif not self._bench.is_alive():
             self._log.error("the device answers no more: this process ends, for another to begin")

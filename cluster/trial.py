@@ -27,13 +27,16 @@ from ray.tune import Trainable
 PACKER_NAME = "packer-{}"
 ANSWER_SECONDS = 10.0  # that a packer is given to say how much it has to do
 SILENCE_SECONDS = 180.0  # between two complaints that none answers
-NO_BENCH = 10**6  # more than any packer has to do: it could not make its workbench
+NO_BENCH = -2  # what a packer says that could not make its workbench, for some minutes
+NOBODY = "no packer answers: waiting until one does"
 
 _logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 Event = dict[str, Any]
 LOST: Event = {"lost": True, "done": True}
+REFUSED: Event = {**LOST, "refused": True}
+"""Lost too, but nothing was tried: the packer could not make its workbench."""
 STOPPED: Event = {"stopped": True, "done": True}
 
 
@@ -117,15 +120,15 @@ def choose(name: str, packers: int, say: Say = _logger.warning) -> tuple[int, An
     others = tuple(i for i in in_turn if i not in drawn)
     while True:
         found = _least(name, drawn)
-        if found is None or found.waiting == NO_BENCH:
-            found = _least(name, others) or found
+        if found is None:
+            found = _least(name, others)
         if found is not None:
             if said_at > 0:
                 say("a packer answers again")
             return found.number, found.handle
         if time.monotonic() > said_at + SILENCE_SECONDS:
             said_at = time.monotonic()
-            say("no packer answers: waiting until one does")
+            say(NOBODY)
         time.sleep(1.0)
 
 
@@ -138,7 +141,10 @@ class _Found(NamedTuple):
 
 
 def _least(name: str, some: Sequence[int]) -> _Found | None:
-    """The one with the least to do of those that answer, the first of equals; None if none does."""
+    """The one with the least to do of those that answer, the first of equals; None if none does.
+
+    One that can't work is as good as silent.
+    """
     asked: dict[Any, tuple[int, Any]] = {}
     for i in some:
         with suppress(ValueError):  # it is gone for good
@@ -151,7 +157,13 @@ def _least(name: str, some: Sequence[int]) -> _Found | None:
     for reference in (one for one in asked if one in ready):
         with suppress(RayActorError):
             found.append(_Found(ray.get(reference), *asked[reference]))
-    return min(found, key=lambda one: one.waiting, default=None)
+    able = [one for one in found if one.waiting != NO_BENCH]
+    return min(able, key=lambda one: one.waiting, default=None)
+
+
+def is_anybody_there(packers: int) -> bool:
+    """Whether any packer answers, and can work."""
+    return _least("", range(packers)) is not None
 
 
 def drop(name: str, packer: int) -> None:

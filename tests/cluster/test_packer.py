@@ -12,7 +12,7 @@ import pytest
 
 from cluster.bench import Events
 from cluster.packer import Packer
-from cluster.trial import NO_BENCH, Event, pair, task_name
+from cluster.trial import NO_BENCH, REFUSED, Event, pair, task_name
 from search.space import MemoryConfig
 
 WORDS = "what the user said"
@@ -286,7 +286,7 @@ def test_a_bench_that_cannot_be_made_again_loses_its_trials_and_fails_none(tmp_p
         ]
 
     first, between, second = run(twice())
-    assert first == [{"lost": True, "done": True}]
+    assert first == [REFUSED]
     assert between == NO_BENCH  # so that nobody prefers it for having nothing to do
     assert second[-1]["rouge_l"] == 0.5
 

@@ -5,6 +5,8 @@ What a packer drives here breaks when it is told to, and works again in a new pr
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import signal
 import time
@@ -16,13 +18,22 @@ from typing import Any
 import pytest
 import ray
 from ray.exceptions import RayActorError
+from rich.console import Console
 
 from cluster import trial
 from cluster.bench import Events
+from cluster.budget import Rules
 from cluster.connection import connected
+from cluster.controllers import Controllers
 from cluster.packer import start_packer
-from cluster.trial import Event, Trial, choose, pair
-from search.space import MemoryConfig
+from cluster.progress import Progress
+from cluster.schedule import Schedule
+from cluster.shard import ShardPlan
+from cluster.studies import SearchPlan
+from cluster.trial import NOBODY, Event, Trial, choose, pair
+from search.samplers import SamplerSettings
+from search.space import MemoryConfig, SearchSpace
+from search.storage import sqlite_url
 
 PACKERS = 3
 CONFIG = MemoryConfig((0, 1), 4, 1e-3)
@@ -158,6 +169,29 @@ def test_where_none_answers_it_is_said_and_waited_for() -> None:
         assert choose("task", PACKERS, say)[0] in range(PACKERS)
     assert said[0] == "no packer answers: waiting until one does"
     assert said[-1] == "a packer answers again"
+
+
+@pytest.mark.usefixtures("place", "impatient")
+def test_a_driver_that_hears_nothing_for_long_says_so_if_no_packer_answers(tmp_path: Path) -> None:
+    space = SearchSpace(4, (4, 8), (1e-3, 1e-2))
+    search = SearchPlan(
+        sqlite_url(tmp_path / "studies.db"),
+        space,
+        (10,) * 4,
+        SamplerSettings("random", 2),
+        Rules(3),
+    )
+    shown = io.StringIO()
+    plan = ShardPlan("all", {"aaaa": 1}, search, tmp_path, PACKERS, 2)
+    schedule = Schedule(plan, Controllers(()), Progress(Console(file=shown), 3))
+    said = []
+    for quiet in ((), range(PACKERS)):
+        schedule._heard_at = -math.inf
+        with silent(quiet):
+            assert schedule._watched([]) == []
+        said.append(shown.getvalue())
+    assert said[0] == ""
+    assert NOBODY in said[1]
 
 
 def tried(attempts: int) -> list[Event]:
