@@ -226,7 +226,7 @@ def export(
     try:
         registry.export(user, folder, onto, merged)
     except unknown_user as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{user[:80]!r}: {error}") from error
 
 
 @app.command()
@@ -236,16 +236,24 @@ def withdraw(run: Run, user: User) -> None:
     try:
         before = registry.withdraw(user)
     except unknown_user as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{user[:80]!r}: {error}") from error
     typer.echo("the user is unknown now" if before is None else f"{before.digest} is current now")
 
 
 @app.command()
-def forget(run: Run, user: User) -> None:
-    """Remove a user from a run or a comparison: registries, records, answers, report and data."""
-    from cluster.forget import forget as remove
+def forget(
+    run: Run,
+    user: Annotated[list[str] | None, typer.Argument(help="User ids, as in the data.")] = None,
+    users: Annotated[Path | None, typer.Option(help="A file of more, one id a line.")] = None,
+) -> None:
+    """Remove users from a run or a comparison: registries, records, answers, report and data.
 
-    for line in remove(run, user):
+    Nobody is removed where it does not hold one of those who are named.
+    """
+    from cluster.forget import forget as remove
+    from cluster.forget import ids_in
+
+    for line in remove(run, *(user or ()), *(ids_in(users) if users else ())):
         typer.echo(line)
 
 

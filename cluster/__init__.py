@@ -26,6 +26,7 @@ searcher.py     Tune searcher over the studies of many users
 entries.py      Tune's record of each trial, with what a search needs of it
 stopping.py     Tune scheduler that stops trials that are not worth finishing
 reserved.py     slots that a shard reserves, and how a dead one's are freed
+outcomes.py     how trials ended, counted for Prometheus
 shard.py        the Tune controller of some users
 controllers.py  processes for one shard after another
 shared.py       what users share, learned before the search
@@ -35,7 +36,7 @@ repeats.py      a winner and its runner-up trained again with other seeds
 schedule.py     shard after shard, and every user's winner
 afterwards.py   those left out published, and personal gain
 run.py          the whole way: histories, search, winners, registry, results, report
-forget.py       a user removed from a run or a comparison; forget_compared serves it
+forget.py       users removed from a run or a comparison; traces, forget_compared serve it
 results.py      what a run found out
 report.py       the page of a run; wording, facts, courses, gains, plots and overview serve it
 measuring.py    one model on users' test items: losses, answers, picks

@@ -40,3 +40,6 @@ class Bench(Protocol):
 
     def busy(self) -> bool:
         """Whether there is anything to do."""
+
+    def is_alive(self) -> bool:
+        """Whether its device still works; asked after a failure."""

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from cluster.private import write_private
+from search.storage import sqlite_url
 
 WAIT_SECONDS = 60.0
 _KEY_BYTES = 32
@@ -84,7 +85,7 @@ class RunFolder:
     @property
     def default_storage(self) -> str:
         """Address of the studies where no other is given."""
-        return f"sqlite:///{self.path.absolute() / 'studies.db'}"
+        return sqlite_url(self.path.absolute() / "studies.db")
 
     def storage(self) -> str:
         """Address of the studies; the run's own database moves with its folder."""

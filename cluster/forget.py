@@ -1,6 +1,7 @@
-"""A user is removed: from all of a run or a comparison that names, quotes or was learned from them.
+"""Users are removed: from all of a run or a comparison that names, quotes or was learned from them.
 
-What was learned from many together stays, and is named.
+What was learned from many together stays, and is named. However many are removed, what holds all
+users' lines is rewritten once. Nobody is removed where one of those named is not held at all.
 
 The order is that of what can be seen from outside: the registry first, so that a server stops
 answering as that user. Killed in between, it is called again and does the rest.
@@ -14,51 +15,79 @@ from pathlib import Path
 from cluster import forget_compared, report, results
 from cluster.folder import RunFolder
 from cluster.private import write_private
+from cluster.traces import Users, data_of, held, logs_of, names_one_of
 from cluster.users import FILE_NAME, Choice
-from models.history import Histories, user_digest
+from models.history import user_digest
+from models.lines import shown
 from models.registry import Registry
 from search.census import study_names
 from search.storage import open_storage, scrub
 from search.study import Study
 
 
-def forget(run: Path, user_id: str) -> list[str]:
-    """Removes a user from registry, studies, results, report and data; says what was there.
+def forget(run: Path, *user_ids: str) -> list[str]:
+    """Removes users from registry, studies, results, report and data; says what was there.
 
     Of a comparison of methods: from all registries, outcomes, answers, judgements and data. Its
     table goes, and the comparison's own command writes one of those who are left.
 
     Raises:
         FileNotFoundError: no run here.
-        ValueError: the run never held this user, it is being worked on, or users hold one
-            another's words in it.
+        ValueError: nobody is named, the run never held one of these users, it is being worked on,
+            or users hold one another's words in it.
     """
+    if not user_ids:
+        raise ValueError("expected at least one user to forget, got none")
     folder = RunFolder(run)
     folder.check()
     _refuse_exchanged(folder)
     with folder.lock():
-        digest = user_digest(folder.key(), user_id)
-        said = [
-            _states(folder, user_id),
-            forget_compared.states(folder, user_id),
-            _study(folder, digest),
-            forget_compared.outcomes(folder, digest),
-            forget_compared.answers(folder, digest),
-            forget_compared.judgements(folder, digest),
-            _results(folder, user_id),
-            _lists(folder, user_id, digest),
-            _data(folder, user_id),
-            _logs(folder, digest),
-        ]
-        forget_compared.anchors(folder)
         _remove_leftovers(folder)
-    if not any(said):
-        raise ValueError(f"expected a user of {run}, got {user_id[:80]!r}, whom it does not hold")
+        users = {user_digest(folder.key(), user_id): user_id for user_id in user_ids}
+        _refuse_unknown(folder, users)
+        removals = (
+            _states,
+            forget_compared.states,
+            _studies,
+            forget_compared.outcomes,
+            forget_compared.answers,
+            forget_compared.judgements,
+            _results,
+            _lists,
+            _data,
+            _logs,
+        )
+        said = [remove(folder, users) for remove in removals]
+        forget_compared.anchors(folder)
+    whom = "this user" if len(users) == 1 else "these users"
     if folder.base.is_dir():
-        said.append("kept: the population's base, which may have learned from this user among many")
+        said.append(f"kept: the population's base, which may have learned from {whom} among many")
     if (folder.path / "shared").is_dir():
-        said.append("kept: methods' shared parts, which may have learned from this user among many")
+        said.append(f"kept: methods' shared parts, which may have learned from {whom} among many")
     return [line for line in said if line]
+
+
+def ids_in(file: Path) -> list[str]:
+    """User ids from a file, one a line; empty lines are none.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected user ids in UTF-8, one a line; {error}") from error
+    return [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]
+
+
+def _refuse_unknown(folder: RunFolder, users: Users) -> None:
+    known = held(folder, users)
+    unknown = [shown(user_id) for digest, user_id in users.items() if digest not in known]
+    if unknown:
+        what = "a user" if len(users) == 1 else "users"
+        whom = "whom it does not hold" + ("; nobody was removed" if len(users) > 1 else "")
+        raise ValueError(f"expected {what} of {folder.path}, got {', '.join(unknown)}, {whom}")
 
 
 def _refuse_exchanged(folder: RunFolder) -> None:
@@ -82,27 +111,31 @@ def _remove_leftovers(folder: RunFolder) -> None:
             file.unlink()
 
 
-def _states(folder: RunFolder, user_id: str) -> str:
-    count = Registry(folder.registry).forget(user_id) if folder.registry.is_dir() else 0
+def _states(folder: RunFolder, users: Users) -> str:
+    if not folder.registry.is_dir():
+        return ""
+    registry = Registry(folder.registry)
+    count = sum(registry.forget(user_id) for user_id in users.values())
     return f"removed from the registry: {count} states" if count else ""
 
 
-def _study(folder: RunFolder, digest: str) -> str:
+def _studies(folder: RunFolder, users: Users) -> str:
     if not folder.has_studies:
         return ""
     storage = open_storage(folder.storage())
-    if digest not in study_names(storage):
-        return ""
-    Study(storage, digest).delete()
-    scrub(storage)
-    return "removed from the studies"
+    found = [digest for digest in study_names(storage) if digest in users]
+    for digest in found:
+        Study(storage, digest).delete()
+    if found:
+        scrub(storage)
+    return "removed from the studies" if found else ""
 
 
-def _results(folder: RunFolder, user_id: str) -> str:
+def _results(folder: RunFolder, users: Users) -> str:
     if not (folder.path / results.FILE_NAME).is_file():
         return ""
     found = results.load(folder.path)
-    kept = found.without(user_id)
+    kept = found.without(*users.values())
     if kept == found:
         return ""
     results.save(kept, folder.path)
@@ -110,27 +143,27 @@ def _results(folder: RunFolder, user_id: str) -> str:
     return "removed from results and report"
 
 
-def _lists(folder: RunFolder, user_id: str, digest: str) -> str:
-    (folder.winners / f"{digest}.json").unlink(missing_ok=True)
+def _lists(folder: RunFolder, users: Users) -> str:
+    for digest in users:
+        (folder.winners / f"{digest}.json").unlink(missing_ok=True)
     if not (folder.path / FILE_NAME).is_file():
         return ""
     choice = Choice.load(folder.path)
-    kept = choice.without(user_id)
+    kept = choice.without(*users.values())
     if kept == choice:
         return ""
     kept.save(folder.path)
     return "removed from the list of users"
 
 
-def _data(folder: RunFolder, user_id: str) -> str:
+def _data(folder: RunFolder, users: Users) -> str:
     removed = 0
-    for place in (folder.data, folder.population / "data"):
-        if place.is_dir():
-            histories = Histories.open(place)
-            if user_id in histories.pair_counts:
-                _tables(folder)
-                histories.forget(user_id)
-                removed += 1
+    for histories in data_of(folder):
+        found = [user_id for user_id in users.values() if user_id in histories.pair_counts]
+        if found:
+            _tables(folder)
+            histories.forget(*found)
+            removed += 1
     return "removed from the data" if removed else ""
 
 
@@ -140,12 +173,12 @@ def _tables(folder: RunFolder) -> None:
         (folder.path / name).unlink(missing_ok=True)
 
 
-def _logs(folder: RunFolder, digest: str) -> str:
-    """Packers' and stations' logs without the lines of the user's tasks."""
+def _logs(folder: RunFolder, users: Users) -> str:
+    """Packers' and stations' logs without the lines of the users' tasks."""
     removed = 0
-    for file in (*folder.path.glob("packer-*.log"), *folder.path.glob("station-*.log")):
+    for file in logs_of(folder):
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if digest not in line]
+        kept = [line for line in lines if not names_one_of(line, users)]
         if len(kept) < len(lines):
             write_private(file, "".join(kept))
             removed += 1

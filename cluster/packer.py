@@ -9,11 +9,18 @@ just ended, follows the same events. So a trial whose process died is not traine
 
 One bad task harms nobody: what it raises ends it with a reason, and the others go on. Reasons and
 the log (`packer-<n>.log` in the run's folder) hold no text and no user id.
+
+A device that has failed for good is nobody's fault either: after it every call of the process that
+had it raises, and a packer that lived on would have the least to do and fail whatever it is given.
+So after a failure the device is probed, and where that fails the process ends. Ray starts another,
+and what was lost is asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +33,11 @@ import ray
 from cluster.bench import Bench, Events
 from cluster.failures import failed, log_failure, packer_log
 from cluster.repeats import repeat_key
-from cluster.trial import LOST, PACKER_NAME, STOPPED, Event, task_name
+from cluster.trial import LOST, NO_BENCH, PACKER_NAME, REFUSED, STOPPED, Event, task_name
 from search.space import MemoryConfig
 
 _KEPT_ENDS = 64
+_REST_SECONDS = 180.0  # before a workbench that could not be made is tried again for a trial
 
 Change = Callable[[], Events]
 
@@ -51,11 +59,16 @@ class Packer:
         self._incoming: list[Change] = []
         self._tasks: OrderedDict[str, _Task] = OrderedDict()
         self._loop: asyncio.Task[None] | None = None
+        self._rests_until = 0.0
 
     @cached_property
     def _bench(self) -> Bench:
         """The workbench; touched in the worker thread alone."""
         return self._build()
+
+    @property
+    def _has_bench(self) -> bool:
+        return "_bench" in self.__dict__
 
     async def evaluate(
         self, digest: str, configuration: Mapping[str, Any], seed: int, repeat: int = 0
@@ -88,8 +101,12 @@ class Packer:
         )
 
     async def waiting(self, name: str) -> int:
-        """How many tasks have not ended; -1 if this one is here."""
-        return -1 if name in self._tasks else sum(not task.over for task in self._tasks.values())
+        """How many tasks have not ended; -1 if this one is here; `NO_BENCH` while that is so."""
+        if name in self._tasks:
+            return -1
+        if time.monotonic() < self._rests_until:
+            return NO_BENCH
+        return sum(not task.over for task in self._tasks.values())
 
     async def leave(self, name: str) -> None:
         """One who followed a task doesn't any more; the last one's leaving drops it.
@@ -142,7 +159,9 @@ class Packer:
                 events, busy = await loop.run_in_executor(self._thread, self._turn, incoming)
             except Exception as error:  # no workbench: what was asked of it is nobody's fault
                 log_failure(self._log, "the workbench", error)
-                events = [(name, dict(LOST)) for name, task in self._tasks.items() if not task.over]
+                await loop.run_in_executor(self._thread, self._doubt)
+                end = LOST if self._has_bench else REFUSED
+                events = [(name, dict(end)) for name, task in self._tasks.items() if not task.over]
                 busy = False
             for name, event in events:
                 self._tell(name, event)
@@ -159,13 +178,14 @@ class Packer:
 
     def _turn(self, incoming: Sequence[Change]) -> tuple[Events, bool]:
         """In the worker thread: what came in, one step, and scores of what is ready."""
+        bench = self._bench  # where it can't be made, no task is at fault
         events: Events = []
         for change in incoming:
             events += change()
         events += self._train()
-        ready = self._bench.ready()
+        ready = bench.ready()
         events += self._score(ready) if ready else []
-        return events, self._bench.busy()
+        return events, bench.busy()
 
     def _train(self) -> Events:
         try:
@@ -196,7 +216,16 @@ class Packer:
 
     def _failure(self, name: str, error: Exception) -> Event:
         log_failure(self._log, name, error)
+        self._doubt()
         return failed(error)
+
+    def _doubt(self) -> None:
+        """In the worker thread, after a failure: ends this process if its device is what failed."""
+        if not self._has_bench:
+            self._rests_until = time.monotonic() + _REST_SECONDS
+        elif not self._bench.is_alive():
+            self._log.error("the device answers no more: this process ends, for another to begin")
+            os._exit(1)
 
     def _forget_old_ends(self) -> None:
         over = [name for name, task in self._tasks.items() if task.over]

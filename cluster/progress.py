@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cluster.outcomes import outcome_of
 from search.census import Stand
 from search.storage import State
 
@@ -95,9 +96,7 @@ class Progress:
     def told(self, event: Mapping[str, Any]) -> None:
         """A trial has ended."""
         user = self._works(event["digest"], "searches")
-        state: State = "completed"
-        if "error" in event or "stopped" in event:
-            state = "failed" if "error" in event else "stopped"
+        state = outcome_of(event)
         values = (event["loss_nats"], event["rouge_l"]) if state == "completed" else None
         self._count(user, state, values, event["is_anchor"])
         self._line(event["digest"], _ending("base" if event["is_anchor"] else "trial", event))

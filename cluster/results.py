@@ -11,7 +11,7 @@ alone. `Results.without` is what `milpa forget` needs: the same run as if it had
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -180,10 +180,10 @@ class Gain:
             return cls.of_rows(value["users"], value["loss"], value["recall"])
         return cls(value["loss"], value["recall"])
 
-    def without(self, digest: str) -> Gain:
-        """The same without one user's words, and without that user's memory on others'."""
-        recall = None if self.recall is None else _without(self.recall, digest)
-        return Gain(_without(self.loss, digest), recall)
+    def without(self, gone: Container[str]) -> Gain:
+        """The same without some users' words, and without those users' memories on others'."""
+        recall = None if self.recall is None else _without(self.recall, gone)
+        return Gain(_without(self.loss, gone), recall)
 
 
 @dataclass(frozen=True)
@@ -224,17 +224,15 @@ class Results:
             "occupancy": self.occupancy,
         }
 
-    def without(self, user_id: str) -> Results:
-        """The run as if it had never held this user."""
-        digests = [user.digest for user in self.users if user.user_id == user_id]
-        gain = self.gain
-        for digest in digests:
-            gain = None if gain is None else gain.without(digest)
+    def without(self, *user_ids: str) -> Results:
+        """The run as if it had never held these users."""
+        gone = frozenset(user_ids)
+        digests = {user.digest for user in self.users if user.user_id in gone}
         return replace(
             self,
-            users=tuple(user for user in self.users if user.user_id != user_id),
-            left_out=tuple(user for user in self.left_out if user.user_id != user_id),
-            gain=gain,
+            users=tuple(user for user in self.users if user.user_id not in gone),
+            left_out=tuple(user for user in self.left_out if user.user_id not in gone),
+            gain=None if self.gain is None else self.gain.without(digests),
         )
 
 
@@ -278,9 +276,9 @@ def _entries(users: Sequence[str], rows: Rows) -> Entries:
     }
 
 
-def _without(entries: Entries, digest: str) -> Entries:
+def _without(entries: Entries, gone: Container[str]) -> Entries:
     return {
-        user: {owner: value for owner, value in tried.items() if owner != digest}
+        user: {owner: value for owner, value in tried.items() if owner not in gone}
         for user, tried in entries.items()
-        if user != digest
+        if user not in gone
     }

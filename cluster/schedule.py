@@ -9,8 +9,9 @@ wanted, they come before that: who has a published winner is done.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +23,9 @@ from cluster.process import BrokeOff
 from cluster.progress import Progress
 from cluster.repeats import Repeat, keep, repeats_of
 from cluster.shard import ShardPlan, shards_beside, shards_of
-from cluster.streams import Streams
+from cluster.streams import Event, Streams
 from cluster.studies import OBJECTIVES
-from cluster.trial import choose, task_name, wait_for_packers
+from cluster.trial import NOBODY, SILENCE_SECONDS, choose, is_anybody_there, task_name
 from search import header
 from search.census import census
 from search.space import BASE_CONFIG, MemoryConfig
@@ -33,6 +34,8 @@ from search.study import Study
 
 ATTEMPTS = 3
 _POLL_SECONDS = 0.5
+
+_Named = tuple[str, Event]
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Schedule:
         self._repeats: deque[Repeat] = deque()
         self._repeating: dict[str, Repeat] = {}
         self._streams = Streams()
+        self._heard_at = time.monotonic()
         self.unscored: dict[str, str] = {}  # users on whom not even the base could be scored
 
     def run(self) -> None:
@@ -89,7 +93,7 @@ class Schedule:
         while len(self._streams) or self._winners or self._repeats:
             self._start_repeats()
             self._start_winners()
-            for name, event in self._streams.wait(_POLL_SECONDS):
+            for name, event in self._watched(self._streams.wait(_POLL_SECONDS)):
                 if name in self._plans:
                     if event.get("done"):
                         self._controllers.ended(name, event.keys().isdisjoint(("broken", "failed")))
@@ -98,6 +102,17 @@ class Schedule:
                     self._repeat_event(self._repeating[name], event)
                 else:
                     self._winner_event(self._training[name], event)
+
+    def _watched(self, events: Sequence[_Named]) -> Sequence[_Named]:
+        """The same; after a long silence it is said if no packer answers, since trials wait."""
+        now = time.monotonic()
+        if events:
+            self._heard_at = now
+        elif now > self._heard_at + SILENCE_SECONDS:
+            self._heard_at = now
+            if not is_anybody_there(self._plan.packers):
+                self._progress.note(NOBODY)
+        return events
 
     def begin(self) -> None:
         """Starts the first shards."""
@@ -174,9 +189,8 @@ class Schedule:
     def _start_repeats(self) -> None:
         while self._repeats and self._free():
             one = self._repeats.popleft()
-            stream = choose(one.name, self._plan.packers).evaluate.options(
-                name=one.name, num_returns="streaming"
-            )
+            packer = self._packer_for(one.name)
+            stream = packer.evaluate.options(name=one.name, num_returns="streaming")
             configuration = one.configuration.to_json()
             self._repeating[one.name] = one
             self._streams.add(
@@ -188,8 +202,7 @@ class Schedule:
             return
         del self._repeating[one.name]
         if event.get("broken") or event.get("lost"):
-            wait_for_packers(self._plan.packers)
-            if self._may_start_again(one.name):
+            if event.get("refused") or self._may_start_again(one.name):
                 self._repeats.append(one)
                 return
             event = {"error": f"its process died {ATTEMPTS} times"}
@@ -204,15 +217,17 @@ class Schedule:
         """Whether a packer has a place for one more."""
         return len(self._training) + len(self._repeating) < self._plan.slots
 
+    def _packer_for(self, name: str) -> Any:
+        return choose(name, self._plan.packers, self._progress.note)[1]
+
     # Winners.
 
     def _start_winners(self) -> None:
         while self._winners and self._free():
             winner = self._winners.popleft()
             name = task_name(winner.digest, f"winner-{winner.configuration.key}")
-            stream = choose(name, self._plan.packers).train_winner.options(
-                name=name, num_returns="streaming"
-            )
+            packer = self._packer_for(name)
+            stream = packer.train_winner.options(name=name, num_returns="streaming")
             self._training[name] = winner
             self._streams.add(
                 name,
@@ -228,8 +243,7 @@ class Schedule:
         if event["done"]:
             del self._training[task_name(winner.digest, f"winner-{winner.configuration.key}")]
         if event.get("broken") or event.get("lost"):
-            wait_for_packers(self._plan.packers)
-            if self._may_start_again(winner.digest):
+            if event.get("refused") or self._may_start_again(winner.digest):
                 self._winners.append(winner)
             else:
                 self._fall_back(winner, f"its process died {ATTEMPTS} times")

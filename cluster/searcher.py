@@ -111,7 +111,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tells the study; a trial whose process or packer died goes to the front of the queue."""
+        """Tells the study; a trial whose process or packer died goes to the front of the queue.
+
+        So does one that a packer refused, however often: nothing has been tried.
+        """
         asked = self._running.get(trial_id)
         if asked is None:
             return
@@ -120,6 +123,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped here
             self._ledger.stop(asked, reason, reached)
             self._ended(asked, {"stopped": reason})
             del self._stopped[trial_id]
+        elif result and result.get("refused"):
+            self._queue.appendleft(asked)
         elif error or result is None or result.get("lost"):
             self._again(asked)
         elif result.get("error"):

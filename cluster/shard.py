@@ -20,6 +20,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
+from cluster import outcomes
 from cluster.connection import SLOT
 from cluster.entries import Entries
 from cluster.failures import reason_of
@@ -116,6 +117,12 @@ def _gathered(events: SimpleQueue[Event]) -> list[Event]:
 
 def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
     """Tune's controller. Its own failure is an event too: the driver must not wait for ever."""
+
+    def counted(event: Event) -> None:
+        if event["event"] == "told":
+            outcomes.count(event)
+        notify(event)
+
     try:
         studies = Studies(
             plan.search, plan.seeds, askers, lambda text: notify({"event": "note", "text": text})
@@ -128,7 +135,7 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
             rules=plan.search.rules,
             ahead=3 * plan.slots,
             to_config=lambda asked: config_of(asked, plan.packers),
-            notify=notify,
+            notify=counted,
         )
         early = EarlyStopping(studies.trials, searcher.stop)
         tuner(plan, searcher, early if plan.stop_early else FIFOScheduler()).fit()

@@ -51,7 +51,7 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped here
         if reason is None:
             return TrialScheduler.CONTINUE
         self._stop(trial.trial_id, reason, result)
-        drop(task_name(digest, trial.config["key"]), trial.config["packers"])
+        drop(task_name(digest, trial.config["key"]), result["packer"])
         return TrialScheduler.STOP
 
     def why(self, trials: Sequence[Trial], curve: Sequence[Checkpoint]) -> str | None:

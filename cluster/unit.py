@@ -17,6 +17,7 @@ from cluster.private import write_private
 
 Kind = Literal["bare", "trial", "shared", "final", "untrained"]
 BASE, ORIGINAL = "base", "original base"
+BY_USER = ("users", "stored_bytes", "attention")  # what of an outcome may be told by user
 
 Content = Mapping[str, Any]
 

@@ -59,11 +59,12 @@ class Choice:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: expected a run's users, got {error!r}") from error
 
-    def without(self, user_id: str) -> Choice:
-        """The choice as if a user had never been there."""
+    def without(self, *user_ids: str) -> Choice:
+        """The choice as if some users had never been there."""
+        gone = frozenset(user_ids)
         return Choice(
-            tuple(user for user in self.searched if user.user_id != user_id),
-            tuple(user for user in self.left_out if user.user_id != user_id),
+            tuple(user for user in self.searched if user.user_id not in gone),
+            tuple(user for user in self.left_out if user.user_id not in gone),
         )
 
 

@@ -237,8 +237,8 @@ class Histories:
         lines = self._content.slice(start, count)
         return History(user_id, tuple(map(_interaction, lines)), profile)
 
-    def forget(self, user_id: str) -> Histories:
-        """The histories without a user, rewritten on disk at once, opened anew.
+    def forget(self, *user_ids: str) -> Histories:
+        """The histories without some users, rewritten on disk at once, opened anew.
 
         Killed at any moment it leaves the old content or the new; call it again then.
 
@@ -246,9 +246,10 @@ class Histories:
             KeyError: unknown user; leftovers of a killed call are removed all the same.
         """
         archive.clean(self.folder)
-        self._row(user_id)
-        content = self._content
-        kept = (line for line in content.stream() if line.user_id != user_id)
+        for user_id in user_ids:
+            self._row(user_id)
+        content, gone = self._content, frozenset(user_ids)
+        kept = (line for line in content.stream() if line.user_id not in gone)
         profiles = dict(zip(self.user_ids, content.users["profile"].to_pylist(), strict=True))
         known = {user: profile for user, profile in profiles.items() if profile is not None}
         with archive.scratch(self.folder) as aside:

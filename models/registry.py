@@ -161,17 +161,18 @@ class Registry:
             self._point(pointer)
         return None if pointer.current is None else self._read(user_id)[0]
 
+    def holds(self, user_id: str) -> bool:
+        """Whether anything of a user lies here: a pointer, or states of whatever kind."""
+        return self._pointer_file(user_id).exists() or bool(self._own(user_id))
+
     def forget(self, user_id: str) -> int:
         """Remove a user's pointer and all states; returns how many states there were.
 
         An unknown user is no error, so that what a kill interrupted can be done again.
         """
         with self._writing(user_id):
-            listed = self._listed(user_id)
+            own = self._own(user_id)
             storage.remove_file(self._pointer_file(user_id))
-            states = self._states(user_id)
-            folders = list(states.iterdir()) if states.is_dir() else []
-            own = [f for f in folders if f.name in listed or owner_of(f) == user_id]
             for folder in own:
                 storage.discard(folder)
         return len(own)
@@ -243,8 +244,9 @@ class Registry:
         pointer = self._pointer(user_id)
         if pointer is None or pointer.current is None:
             raise UnknownUser(
-                f"expected a user with a published state, got {shortened(user_id)}; "
-                f"{self.folder} has none for that id; give an id as it stands in the data"
+                # NOTE: without the id: whoever asked has it, and this may end in a log.
+                f"expected a user with a published state, got an id for which {self.folder} has "
+                "none; give an id as it stands in the data"
             )
         return pointer, pointer.current
 
@@ -268,6 +270,12 @@ class Registry:
         if digest not in self._shared:
             self._shared[digest] = sharing.get(self.folder / "shared", digest)
         return self._shared[digest]
+
+    def _own(self, user_id: str) -> list[Path]:
+        """The folders of all states that are a user's, listed or not."""
+        listed, states = self._listed(user_id), self._states(user_id)
+        folders = list(states.iterdir()) if states.is_dir() else []
+        return [f for f in folders if f.name in listed or owner_of(f) == user_id]
 
     def _listed(self, user_id: str) -> set[str | None]:
         """Digests in a user's pointer, whatever state that is in."""

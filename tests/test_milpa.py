@@ -17,6 +17,7 @@ from cluster import report
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from cluster.process import BrokeOff
+from models.history import Histories
 from models.lines import QUOTES
 from models.personalizer import UserState
 from models.published import BaseIdentity
@@ -304,6 +305,22 @@ def test_a_memory_is_withdrawn_and_an_unknown_user_named(
     assert CliRunner().invoke(milpa.app, ["withdraw", str(folder.path), "ann"]).exit_code == 0
     assert "ann" not in Registry(folder.registry)
     assert "'bob'" in refused(capsys, "withdraw", folder.path, "bob")
+
+
+def test_users_of_a_file_and_of_the_command_are_forgotten_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = RunFolder(tmp_path / "run"), tmp_path / "users.txt"
+    run.begin(resume=False)
+    Histories.read(tiny_run.write_data(tmp_path, ("ann", "Zo\u00eb B", "cleo")), run.data)
+    file.write_text("Zo\u00eb B\n\nnobody\n", encoding="utf-8")
+    words = ["forget", str(run.path), "ann", "--users", str(file)]
+    assert "got 'nobody', whom it does not hold; nobody was removed" in refused(capsys, *words)
+    assert len(Histories.open(run.data).user_ids) == 3
+    file.write_text("Zo\u00eb B\r\n", encoding="utf-8")
+    assert CliRunner().invoke(milpa.app, words).exit_code == 0
+    assert Histories.open(run.data).user_ids == ("cleo",)
+    assert "at least one user" in refused(capsys, "forget", run.path)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,13 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ray import autoscaler
+from ray._private.telemetry.metric_cardinality import MetricCardinality
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.dashboard.modules.metrics import dashboards
 from ray.serve.schema import ServeDeploySchema
 
+from cluster import outcomes
 from cluster.connection import GPU_SLOTS, SLOT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +59,37 @@ def test_every_worker_declares_its_slots_and_the_head_none(launcher: dict[str, A
     for worker in types.values():
         assert worker["resources"][SLOT] == GPU_SLOTS * worker["resources"]["GPU"] > 0
     assert sum(worker["min_workers"] for worker in types.values()) > 0, "no slots at the start"
+
+
+def test_no_node_starts_from_rays_own_image(launcher: dict[str, Any]) -> None:
+    images = {one["node_config"]["ImageId"] for one in launcher["available_node_types"].values()}
+    assert len(images) == 1
+    rays_own = (resources.files(autoscaler) / "_private" / "aws" / "config.py").read_text()
+    assert not any(image in rays_own for image in images)
+    assert all(re.fullmatch(r"ami-[0-9a-f]{17}", image) for image in images)
+
+
+def _environments(launcher: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is set in every container, by name: the launcher's, and each of the manifests'."""
+    pairs = [o.removeprefix("-e ").partition("=") for o in launcher["docker"]["run_options"]]
+    manifests = [yaml.safe_load(path.read_text()) for path in MANIFESTS]
+    return [
+        {name: value for name, _, value in pairs},
+        *(
+            {variable["name"]: variable.get("value") for variable in container["env"]}
+            for manifest in manifests
+            for container in _containers(_cluster(manifest))
+        ),
+    ]
+
+
+def test_names_of_tasks_are_nowhere_series_of_prometheus(launcher: dict[str, Any]) -> None:
+    for environment in _environments(launcher):
+        level = environment["RAY_metric_cardinality_level"]
+        assert MetricCardinality(level) is MetricCardinality.LOW
+    for board in BOARDS:
+        assert not re.search(r"ray_(tasks|actors)\{[^}]*\bName", board.read_text())
+        assert "(Name)" not in board.read_text()
 
 
 def test_every_node_asks_for_the_token(launcher: dict[str, Any]) -> None:
@@ -124,6 +158,16 @@ def test_the_job_is_a_search_with_slots() -> None:
         assert json.loads(given)[SLOT] == GPU_SLOTS
 
 
+def test_the_jobs_database_is_opened_with_a_password_from_a_secret() -> None:
+    job = yaml.safe_load((ROOT / "cluster/k8s/rayjob.yaml").read_text())
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[words.index("--storage") + 1].startswith("postgresql://")
+    for container in _containers(_cluster(job)):
+        (given,) = [one for one in container["env"] if one["name"] == "PGPASSWORD"]
+        assert "value" not in given
+        assert set(given["valueFrom"]["secretKeyRef"]) == {"name", "key"}
+
+
 def test_the_service_is_our_application_with_keys() -> None:
     service = yaml.safe_load((ROOT / "cluster/k8s/rayservice.yaml").read_text())
     config = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
@@ -138,19 +182,26 @@ def test_the_service_is_our_application_with_keys() -> None:
     assert any(isinstance(n, ast.FunctionDef) and n.name == "application" for n in source.body)
 
 
+def _expressions(board: dict[str, Any]) -> list[str]:
+    return [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+
+
 def _metrics(text: str) -> set[str]:
     return set(re.findall(r"\bray_[a-z0-9_]+", text))
 
 
-def test_boards_ask_only_for_metrics_that_ray_itself_draws() -> None:
+def test_boards_ask_only_for_metrics_that_ray_itself_draws_and_our_own() -> None:
     panels = [f for f in resources.files(dashboards).iterdir() if f.name.endswith("_panels.py")]
     known = set().union(*(_metrics(file.read_text()) for file in panels))
     assert "ray_tasks" in known
+    ours = f"ray_{outcomes.NAME}_total"
     for board in BOARDS:
         content = json.loads(board.read_text())
         asked = _metrics(json.dumps([p.get("targets") for p in content["panels"]]))
-        assert {"ray_tasks", "ray_serve_num_http_requests_total"} <= asked
-        assert asked - known == set()
+        assert {"ray_tasks", "ray_serve_num_http_requests_total", ours} <= asked
+        assert asked - known == {ours}
+        (sum_of_ours,) = [e for e in _expressions(content) if ours in e]
+        assert sum_of_ours.endswith(f"by ({outcomes.LABEL})")
 
 
 def test_boards_have_panels_that_do_not_overlap() -> None:

@@ -10,6 +10,7 @@ from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from cluster.results import load
 from cluster.terms import Terms
+from search.storage import open_storage
 
 EXPERIMENT = Experiment("data", "base")
 
@@ -123,6 +124,15 @@ def test_the_studies_address_moves_with_the_folder_unless_it_is_elsewhere(
     (folder.path / "studies.db").touch()
     moved = RunFolder(folder.path.rename(tmp_path / "moved"))
     assert moved.storage() == f"sqlite:///{tmp_path / 'moved' / 'studies.db'}"
+
+
+@pytest.mark.parametrize("name", ["what?now 100%25", "a#b{c}", "é?mode=ro"])
+def test_a_folder_of_any_name_holds_its_own_studies(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path / name)
+    folder.begin(resume=False)
+    open_storage(folder.storage())
+    assert (folder.path / "studies.db").is_file()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_memories_belong_to_the_merged_base_where_there_is_one(folder: RunFolder) -> None:

@@ -75,6 +75,17 @@ def test_nothing_names_or_counts_the_user_any_more(run: Path) -> None:
         forget(run, GONE)
 
 
+def test_several_leave_no_trace_at_once(run: Path) -> None:
+    gone, left = USERS[:2], USERS[2:]
+    digests = [user_digest(RunFolder(run).key(), user) for user in gone]
+    forget(run, *gone)
+    for name, text in tiny_contest.texts_of(run).items():
+        assert not any(trace in text or trace in name for trace in (*gone, *digests)), name
+    assert sorted(user.user_id for user in Choice.load(run).searched) == sorted(left)
+    for method in METHODS:
+        assert len(answers_of(run, method)) == len(left)
+
+
 def test_everybody_else_stays_and_the_table_is_that_of_them(
     done: tuple[Terms, Path, Standing], run: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.bench import Events
 from cluster.packer import Packer
-from cluster.trial import Event, pair, task_name
+from cluster.trial import NO_BENCH, REFUSED, Event, pair, task_name
 from search.space import MemoryConfig
 
 WORDS = "what the user said"
@@ -78,6 +78,9 @@ class Steps:
 
     def busy(self) -> bool:
         return bool(self.training or self.waiting)
+
+    def is_alive(self) -> bool:
+        return True
 
 
 class Place:
@@ -271,14 +274,20 @@ def test_a_bench_that_cannot_be_made_again_loses_its_trials_and_fails_none(tmp_p
             raise OSError(WORDS)
         return bench
 
-    async def twice() -> list[list[Event]]:
+    async def twice() -> list[Any]:
         packer = Packer(build, str(tmp_path / "log"))
         first = [event async for event in packer.evaluate("aaaa", CONFIG.to_json(), 0)]
+        between = await packer.waiting("another")
         broken.clear()
-        return [first, [event async for event in packer.evaluate("aaaa", CONFIG.to_json(), 0)]]
+        return [
+            first,
+            between,
+            [event async for event in packer.evaluate("aaaa", CONFIG.to_json(), 0)],
+        ]
 
-    first, second = run(twice())
-    assert first == [{"lost": True, "done": True}]
+    first, between, second = run(twice())
+    assert first == [REFUSED]
+    assert between == NO_BENCH  # so that nobody prefers it for having nothing to do
     assert second[-1]["rouge_l"] == 0.5
 
 

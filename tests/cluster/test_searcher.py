@@ -17,6 +17,7 @@ from cluster.budget import PENDING_PER_USER, Rules
 from cluster.experiment import seed_of
 from cluster.searcher import ATTEMPTS, StudySearcher
 from cluster.studies import Asked, SearchPlan, Studies
+from cluster.trial import REFUSED
 from search.samplers import Proposal, SamplerSettings
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import open_storage
@@ -260,6 +261,18 @@ def test_a_trial_whose_process_died_is_next_again_three_times_then_failed(
         end(bench.searcher, bench.id_of(asked))
     assert bench.events[-1]["error"] == "its process died 3 times"
     assert [a.number for a in bench.studies.pending(first.digest)] != [0]
+
+
+def test_a_trial_that_was_refused_is_next_again_however_often(bench: Bench) -> None:
+    first = bench.suggest()
+    assert isinstance(first, Asked)
+    asked = first
+    for _ in range(2 * ATTEMPTS):
+        bench.searcher.on_trial_complete(bench.id_of(asked), dict(REFUSED))
+        again = bench.suggest()
+        assert again == first
+        asked = again
+    assert bench.events == []
 
 
 def test_a_failure_is_stored_with_its_reason_and_not_asked_again(bench: Bench) -> None:

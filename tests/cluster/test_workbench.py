@@ -239,6 +239,31 @@ def test_gain_holds_each_memory_against_the_others(
         assert alone.loss[digest] == pytest.approx(matrix.loss[digest], abs=1e-4)
 
 
+def test_whose_memory_was_taken_back_is_left_out_of_the_gain(
+    bench: Workbench, folder: RunFolder, digests: list[str]
+) -> None:
+    for i, digest in enumerate(digests):
+        bench.add_winner(f"w{i}", digest, CONFIG, i, None)
+    worked(bench)
+    registry = Registry(folder.registry)
+    drawn = {digest: [digests[1 - i]] for i, digest in enumerate(digests)}
+    for left, user in ((digests[:1], tiny_run.USERS[1]), ([], tiny_run.USERS[0])):
+        while user in registry:
+            registry.withdraw(user)
+        loss = bench.gain(drawn).loss
+        assert list(loss) == left
+        assert all(list(tried) == [digest] for digest, tried in loss.items())
+
+
+def test_a_bench_knows_whether_its_device_works(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.is_alive()
+    nowhere = torch.device("meta")  # it takes calls, and no number ever comes out of it
+    monkeypatch.setattr(type(bench._base), "device", property(lambda _: nowhere))
+    assert not bench.is_alive()
+
+
 def test_users_left_out_are_answered_by_the_base(bench: Workbench, folder: RunFolder) -> None:
     bench.publish_left_out({"few/..": "3 items"})
     published = Registry(folder.registry).current("few/..")

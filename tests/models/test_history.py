@@ -154,6 +154,16 @@ def test_forget_leaves_the_others_and_no_trace(tmp_path: Path) -> None:
         after.forget("bob")
 
 
+def test_several_are_forgotten_at_once(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "a.jsonl", records_of(["ann", "bob", "cleo"], 40))
+    before = Histories.read(source, tmp_path / "data")
+    with pytest.raises(KeyError):
+        before.forget("bob", "nobody")
+    after = before.forget("bob", "ann")
+    assert after.user_ids == ("cleo",)
+    assert after.load("cleo") == before.load("cleo")
+
+
 def test_everybody_may_be_forgotten(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "a.jsonl", records_of(["ann"], 2))
     histories = Histories.read(source, tmp_path / "data").forget("ann")

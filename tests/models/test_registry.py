@@ -176,18 +176,13 @@ def test_what_could_not_be_read_again_is_not_published(
 def test_an_unknown_user_is_said_to_be_unknown(registry: Registry, base: Base) -> None:
     publish(registry, a_state("bob"), base)
     for ask in (registry.current, registry.history, registry.withdraw):
-        with pytest.raises(UnknownUser, match="expected a user with a published state, got 'ann'"):
+        with pytest.raises(UnknownUser, match="expected a user with a published state") as caught:
             ask("ann")
+        assert "'ann'" not in str(caught.value)  # it may end in a log
     with pytest.raises(KeyError):
         registry.load("ann", base)
     assert "ann" not in registry
     assert Registry(registry.folder / "none").users() == []
-
-
-def test_messages_shorten_long_user_ids(registry: Registry) -> None:
-    with pytest.raises(UnknownUser) as caught:
-        registry.current("x" * 1000)
-    assert len(str(caught.value)) < 400
 
 
 def test_withdrawing_makes_the_previous_state_current(registry: Registry, base: Base) -> None:
