@@ -20,6 +20,7 @@ import typer
 from cluster.experiment import Dtype, experiment_from, flags
 from cluster.judge import Endpoint, JudgeModel, JudgeUrl
 from cluster.process import BrokeOff, set_up
+from models.lines import shown
 
 if TYPE_CHECKING:
     from models.registry import Registry, UnknownUser
@@ -226,7 +227,7 @@ def export(
     try:
         registry.export(user, folder, onto, merged)
     except unknown_user as error:
-        raise ValueError(f"{user[:80]!r}: {error}") from error
+        raise ValueError(f"{shown(user)}: {error}") from error
 
 
 @app.command()
@@ -236,7 +237,7 @@ def withdraw(run: Run, user: User) -> None:
     try:
         before = registry.withdraw(user)
     except unknown_user as error:
-        raise ValueError(f"{user[:80]!r}: {error}") from error
+        raise ValueError(f"{shown(user)}: {error}") from error
     typer.echo("the user is unknown now" if before is None else f"{before.digest} is current now")
 
 

@@ -61,7 +61,9 @@ def names_one_of(line: str, users: Users) -> bool:
 
 
 def _named(folder: RunFolder, users: Users) -> set[str]:
-    ids = set().union(*(histories.pair_counts for histories in data_of(folder)))
+    ids: set[str] = set()
+    for histories in data_of(folder):
+        ids |= histories.pair_counts.keys()
     if (folder.path / FILE_NAME).is_file():
         choice = Choice.load(folder.path)
         ids |= {user.user_id for user in (*choice.searched, *choice.left_out)}
@@ -85,7 +87,7 @@ def _measured(folder: RunFolder, users: Users) -> set[str]:
     found: set[str] = set()
     for content in Units(folder.path).every():
         parts = (content.get(name) for name in BY_USER)
-        found |= set().union(*(part for part in parts if isinstance(part, dict)))
+        found.update(*(part for part in parts if isinstance(part, dict)))
     for file in (folder.path / "answers").glob("*.json"):
         found |= set(json.loads(file.read_text(encoding="utf-8")))
     if (folder.path / results.FILE_NAME).is_file():

@@ -212,7 +212,8 @@ class Workbench:
 
     def _memories(self, digests: Iterable[str]) -> dict[str, UserState | None]:
         """What is published of these users, without those of whom nothing is any more."""
-        registry, found = Registry(self._folder.registry), {}
+        registry = Registry(self._folder.registry)
+        found: dict[str, UserState | None] = {}
         for digest in digests:
             with suppress(UnknownUser):
                 found[digest] = registry.load(self._subjects.user_id(digest), self._base)
