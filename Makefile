@@ -1,6 +1,7 @@
 # Every command of the project; continuous integration calls the same ones.
 # Needs make and Python 3.11 or later, nothing else: each target sets up what it uses in .venv.
 #
+#   make setup      .venv with what the others use
 #   make demo       the main job, from nothing: users, base, search, registry, answers, report
 #   make test       the tests that need no GPU
 #   make test-long  kills, soaks and big runs

@@ -1,9 +1,9 @@
 """The command line: the one file that sees all four packages.
 
-It checks nothing and does nothing itself. What a person gave that can't work comes up as ValueError
-or OSError: its message goes to the standard error and the exit code is 2. Work that broke off for a
-reason that is known comes up as BrokeOff, likewise; then it is 1. Packages are imported by the
-command that needs them, so that `milpa --help` is there at once.
+It checks which flags go together, and leaves all else to the packages. What a person gave that
+can't work comes up as ValueError or OSError: its message goes to the standard error and the exit
+code is 2. Work that broke off for a reason that is known comes up as BrokeOff, likewise; then it is
+1. Packages are imported by the command that needs them, so that `milpa --help` is there at once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def about() -> None:
 @app.command()
 @with_flags
 def search(
-    out: Annotated[Path | None, typer.Option(help="The run's folder; one in runs/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one in runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was.")] = False,
     address: Address = None,
     storage: Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql://...")] = None,
@@ -128,15 +128,17 @@ def compare(
     seed: Seed = 0,
     items: Annotated[int, typer.Option(help="Most test items answered for a user.")] = 32,
     strangers: Annotated[int | None, typer.Option(help="With --run: strangers a user; 4.")] = None,
-    users: Annotated[int | None, typer.Option(help="How many; 12, with --run all.")] = None,
-    skip: Annotated[int | None, typer.Option(help="Leave out so many drawn first; 0.")] = None,
+    users: Annotated[int | None, typer.Option(help="Users: 12 of --data; all of a --run.")] = None,
+    skip: Annotated[int | None, typer.Option(help="Skip the first N users of the draw; 0.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Final trainings of each user; 3.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a user, of every method; 8.")] = None,
     default_budget: Annotated[
         bool | None,
         typer.Option("--default-budget", help="The main method with a search's trials, too."),
     ] = None,
-    reference: Annotated[str | None, typer.Option(help="What differences are to; none.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The row that differences are taken to; the method none.")
+    ] = None,
     min_items: Annotated[int | None, typer.Option(help="Fewest items of a user; 30.")] = None,
     population: Annotated[
         Literal["auto", "off"] | None, typer.Option(help="Learn first what users share; auto.")
@@ -150,7 +152,7 @@ def compare(
     tuning_epochs: Annotated[int | None, typer.Option(help="As for search; 3.")] = None,
     epoch_tokens: Annotated[int | None, typer.Option(help="As for search; 8192.")] = None,
     encoder: Annotated[str | None, typer.Option(help="What reads texts as vectors; base.")] = None,
-    slots: Annotated[int | None, typer.Option(help="Most trainings' places at once.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Most trainings at once.")] = None,
     address: Address = None,
     judge: JudgeUrl = None,
     judge_model: JudgeModel = None,

@@ -43,6 +43,7 @@ stopping            what stopping trials early saves and costs, on recorded tria
     replayed            searches on recorded trials, in milliseconds
 driver              what a search costs beside its training, by thousands of trials
 driver_kills        the same killed at random moments: what is lost, what comes out else
+    reproposed          whether each proposal is what its grounds give
     driver_watch        processes sampled while they work
     driver_figures      what the samples say
     stand_in            a packer's bench that takes milliseconds

@@ -26,9 +26,9 @@ import sqlalchemy
 
 from benchmarks import driver
 from benchmarks.driver_watch import CONTROLLER, title_of
+from benchmarks.reproposed import differences
 from cluster.experiment import seed_of
 from search.patience import PatientStorage
-from search.recomputation import differences
 from search.samplers import make_sampler
 from search.storage import open_storage
 from search.study import Study

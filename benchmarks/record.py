@@ -31,8 +31,9 @@ from benchmarks.recorded_problem import Record, Table
 from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer
 from models.history import Histories, Split, TooShort, split, user_digest
-from models.personalizer import Finished, Report, Task
+from models.personalizer import Finished, Task
 from models.scoring import answer_limit, evaluation_items, score
+from models.training import Checkpoint
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 
 ITEMS = 32  # validation items answered
@@ -179,7 +180,7 @@ def _trained(base: Base, wanted: deque[_Wanted], slots: int) -> Iterator[Record]
     """Trains and scores; a place that becomes free is taken at the next step."""
     fitting = personalizer("milp").start(base)
     training: dict[str, _Wanted] = {}
-    reports: dict[str, list[Report]] = {}
+    reports: dict[str, list[Checkpoint]] = {}
     ended: list[tuple[_Wanted, Finished]] = []
     while wanted or training:
         while wanted and len(training) < slots:
@@ -196,7 +197,7 @@ def _trained(base: Base, wanted: deque[_Wanted], slots: int) -> Iterator[Record]
 
 
 def _scored(
-    base: Base, ended: Sequence[tuple[_Wanted, Finished]], reports: dict[str, list[Report]]
+    base: Base, ended: Sequence[tuple[_Wanted, Finished]], reports: dict[str, list[Checkpoint]]
 ) -> Iterator[Record]:
     """Records of what has ended, all scored in the same batches; a failure is infinitely bad."""
     alive = [(one, end) for one, end in ended if end.error is None]

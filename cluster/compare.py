@@ -1,4 +1,7 @@
-"""The comparison of a finished run on test words. This is the only reader of the test split.
+"""The comparison of a finished run on test words.
+
+`milpa compare` alone reads test words: here a run's, in `finals` those of a comparison of methods.
+Search, winner and report see none of them.
 
 For every searched user the original base, the base that was searched on, the user's own published
 memory and the memories of strangers answer the same test items, so that all differences are taken

@@ -62,8 +62,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a connected Ray offers to a run: a place for each packer, and the first one's machine
-    for work that has it to itself; `cores` are of all machines together."""
+    """What a connected Ray offers to a run.
+
+    `places` has one for each packer, `whole` the first one's machine for work that has it to
+    itself; `cores` are of all machines together.
+    """
 
     slots: int
     cores: int

@@ -65,14 +65,18 @@ class Experiment:
     initial: Annotated[int | None, "Initial points; 12, at most half, if not given."] = None
     sampler: Annotated[SamplerName, "What proposes configurations."] = "gp"
     design: Annotated[DesignName, "The sequence that initial points are drawn from."] = "sobol"
-    batch: Annotated[int, "Trials of a user proposed at once; 1: each as a place is free."] = 1
+    batch: Annotated[
+        int, "Trials of a user proposed at once; 1 proposes each as soon as a slot is free."
+    ] = 1
     transfer: Annotated[Transfer, "Begin with what was best for earlier users: auto, off."] = "auto"
     stop_early: Annotated[bool, "Stop trials whose loss promises too little."] = False
     population: Annotated[str, "Learn first what users share: auto, off, or a file."] = "auto"
     user_said: Annotated[UserSaid, "Which text is the user's own."] = "response"
     seed: Annotated[int, "Decides every random draw."] = 0
     ranks: Annotated[tuple[int, ...], "Ranks searched, rising; the flag once for each."] = RANKS
-    learning_rates: Annotated[tuple[float, ...], "Likewise learning rates."] = LEARNING_RATES
+    learning_rates: Annotated[
+        tuple[float, ...], "Learning rates searched, rising; the flag once for each."
+    ] = LEARNING_RATES
     search_layers: Annotated[bool, "Search which layers hold a memory."] = True
     search_number: Annotated[bool, "Search how many layers hold a memory."] = True
     injection_epochs: Annotated[int, "Epochs of memory injection in a trial; 0: none."] = 3

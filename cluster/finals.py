@@ -66,7 +66,8 @@ def final(arena: Arena, unit: Unit) -> Own:
         if best is not None
     }
     trained = arena.trainings.train(method, wanted, unit.number)
-    trained = replace(trained, states=settled(arena, states := trained.states))
+    states = trained.states
+    trained = replace(trained, states=settled(arena, states))
     digests = list(trained.states)
     subjects = _tested(arena)
     scored = together_or_apart(lambda some: _found(arena, trained.states, subjects, some), digests)

@@ -129,7 +129,7 @@ def _measured(
 
 
 def _chosen(items: Sequence[Interaction], picked: Sequence[str], labels: bool) -> Chosen:
-    found = measure_picks(items, picked, labels)
+    found = measure_picks(items, picked)
     is_class = labels and found.mae is None
     return Chosen(
         items=found.items,

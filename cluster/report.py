@@ -1,7 +1,7 @@
 """The page of a run: `RUN/report.html`, one file that holds all it shows and asks no network.
 
 It reads the run's results and its studies, and knows no model. What it shows was measured on
-validation words, and it says so: the test words belong to `compare.py` alone.
+validation words, and it says so: `milpa compare` alone reads test words.
 
 Every text is data. jinja escapes it in the page, `plots.label` in figures; figures stand as JSON
 in which no `<` is left; answers are never made HTML in the browser. Behind that stands a policy in

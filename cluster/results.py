@@ -11,7 +11,7 @@ alone. `Results.without` is what `milpa forget` needs: the same run as if it had
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -28,8 +28,6 @@ FILE_NAME = "results.json"
 
 Entries = Mapping[str, Mapping[str, float]]
 """For each user, what each memory that was tried gave on their words, by the memory's owner."""
-
-Rows = Sequence[Sequence[float | None]]
 
 
 class Recall(NamedTuple):
@@ -75,7 +73,7 @@ class Measured:
     def from_json(cls, value: Mapping[str, Any]) -> Measured:
         """The inverse of `dataclasses.asdict` after a way through JSON."""
         recall = {kind: Recall(*counts) for kind, counts in value["recall"].items()}
-        chosen = value.get("chosen")  # results of earlier versions have none
+        chosen = value.get("chosen")  # units of earlier versions have none
         chosen = None if chosen is None else Chosen.from_json(chosen)
         return cls(**{**value, "recall": recall, "chosen": chosen})
 
@@ -115,7 +113,7 @@ class UserResult:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> UserResult:
         """The inverse of `to_json`."""
-        inside = value.get("inside")  # results of earlier versions have none
+        inside = value["inside"]
         parts = {
             "configuration": MemoryConfig.from_json(value["configuration"]),
             "anchor": Measured.from_json(value["anchor"]),
@@ -168,18 +166,6 @@ class Gain:
         """On whose words memories were tried."""
         return tuple(self.loss)
 
-    @classmethod
-    def of_rows(cls, users: Sequence[str], loss: Rows, recall: Rows | None = None) -> Gain:
-        """From whole matrices: memory i on the words of user j, None where it was not tried."""
-        return cls(_entries(users, loss), None if recall is None else _entries(users, recall))
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Gain:
-        """The inverse of `dataclasses.asdict` after a way through JSON."""
-        if "users" in value:  # results of earlier versions are whole matrices
-            return cls.of_rows(value["users"], value["loss"], value["recall"])
-        return cls(value["loss"], value["recall"])
-
     def without(self, gone: Container[str]) -> Gain:
         """The same without some users' words, and without those users' memories on others'."""
         recall = None if self.recall is None else _without(self.recall, gone)
@@ -207,7 +193,7 @@ class Results:
             "base": BaseResult(**value["base"]),
             "users": tuple(UserResult.from_json(user) for user in value["users"]),
             "left_out": tuple(LeftOut(**user) for user in value["left_out"]),
-            "gain": None if gain is None else Gain.from_json(gain),
+            "gain": None if gain is None else Gain(**gain),
         }
         return cls(**{**value, **parts})
 
@@ -266,14 +252,6 @@ def load(run: Path) -> Results:
             f"{path}: expected the results of a search, got something else "
             f"({type(error).__name__}: {error}). Write it again with `milpa search --resume`."
         ) from error
-
-
-def _entries(users: Sequence[str], rows: Rows) -> Entries:
-    columns = zip(users, zip(*rows, strict=True), strict=True)
-    return {
-        user: {owner: v for owner, v in zip(users, column, strict=True) if v is not None}
-        for user, column in columns
-    }
 
 
 def _without(entries: Entries, gone: Container[str]) -> Entries:

@@ -2,8 +2,8 @@
 
 It reads no data: what a command names (data, base, run) must lie where the cluster's nodes see it.
 A job's command line is there for everybody who sees the cluster's jobs, so a command that names a
-user is refused. What travels is this program's own source and nothing else, so a
-folder of runs beside it can't leave the machine.
+user is refused. What travels is this program's own source and nothing else, so a folder of runs
+beside it can't leave the machine.
 
 The job server runs whatever it is sent. So a cluster should ask for a token, and the token is
 given as Ray expects it: `RAY_AUTH_MODE=token`, and `RAY_AUTH_TOKEN` or the file

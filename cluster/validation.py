@@ -1,5 +1,6 @@
-"""What is done on the validation part: the base's own losses, an entrant's trials, and what becomes
-of a final training.
+"""What is done on the validation part of a comparison's users.
+
+That is the base's own losses, an entrant's trials, and what becomes of a final training.
 
 The loss of a state is taken as it is on the test part later, with whatever the method puts before a
 query, so that methods that train and methods that only read are measured alike.

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 
-from cluster import wording
 from cluster.judge import Duel, Endpoint, Judgement, judge
 from cluster.judgements import Judgements
 from models.gain import paired_interval
@@ -27,7 +26,7 @@ class WinRate:
 
     `rate` is the mean score over users, in [0, 1]; `low` and `high` are None for a single user.
     `contradictions` are ties because the judge chose a place, `unreadable` counts replies, two of
-    which belong to a duel that was asked about.
+    which belong to a duel that was asked about. It names nobody and quotes nothing.
     """
 
     wins: int
@@ -40,20 +39,6 @@ class WinRate:
     rate: float
     low: float | None
     high: float | None
-
-    def to_json(self) -> dict[str, object]:
-        """As JSON values; it names nobody and quotes nothing."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """One line: "win rate 75.0 [60.0, 88.0] over 5 users: 6 wins, 3 ties (...)", in percent."""
-        rate, low, high = map(wording.percent, (self.rate, self.low, self.high))
-        broken = f"; {self.unreadable} of {self.replies} replies unreadable"
-        return (
-            f"win rate {rate} [{low}, {high}] over {self.users} users: {self.wins} wins, "
-            f"{self.ties} ties ({self.contradictions} by contradiction), {self.losses} losses"
-            f"{broken if self.unreadable else ''}"
-        )
 
 
 def duels_of(

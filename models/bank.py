@@ -2,9 +2,8 @@
 
 The bank hooks every matrix of the base that may hold a memory once. Inside `rows(...)`, row i of
 any batch gets `W x + B A x` with the A and B of its own memory (MiLP, equation 1: no scaling), or
-`W x`.
-Training, validation and serving run this same code. Memories of one rank with like numbers of rows
-share a batched product (`models/lowrank.py`); what a memory computes does not depend on its
+`W x`. Training, validation and serving run this same code. Memories of one rank with like numbers
+of rows share a batched product (`models/lowrank.py`); what a memory computes does not depend on its
 neighbours beyond floating-point summation order.
 
 Since the base needs no gradients, autograd builds no graph below a pack's lowest adapted layer.

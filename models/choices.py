@@ -8,9 +8,8 @@ the highest summed log-likelihood is picked, since that is the probability of an
 this. Options that differ from item to item are whole answers, of unequal lengths; a sum would pick
 the shortest, so they are compared by their mean log-likelihood per token.
 
-Accuracy and macro-F1 are LaMP's for classification, MAE and RMSE its measures for ratings. F1 is
-averaged over the labels that occur, as truth or as pick: those that a small set lacks tell nothing.
-So of many users take it over all their items at once; it is no mean of users' F1.
+Accuracy is LaMP's measure for classification, MAE and RMSE its measures for ratings. Its other one
+for classification, F1 over labels, is taken from `label_counts` over all users' items at once.
 
 Reference: Salemi et al., LaMP: When Large Language Models Meet Personalization, arXiv 2304.11406.
 """
@@ -37,14 +36,12 @@ LabelCounts = tuple[int, int, int]
 class ChoiceScores:
     """Picks against the truth. Fractions in [0, 1]; MAE and RMSE are in steps of the rating.
 
-    `chance` is the accuracy of guessing. `macro_f1` is None where options are no labels, `mae` and
-    `rmse` where they are no numbers.
+    `chance` is the accuracy of guessing. `mae` and `rmse` are None where options are no numbers.
     """
 
     items: int
     accuracy: float
     chance: float
-    macro_f1: float | None
     mae: float | None
     rmse: float | None
 
@@ -107,7 +104,7 @@ def picks(
     return [tuple(_likeliest(item.choices or (), nats) for item in items) for items in items_of]
 
 
-def measure(items: Sequence[Interaction], picked: Sequence[str], labels: bool) -> ChoiceScores:
+def measure(items: Sequence[Interaction], picked: Sequence[str]) -> ChoiceScores:
     """How right picks are. Strings and numbers alone, no device.
 
     Raises:
@@ -123,7 +120,6 @@ def measure(items: Sequence[Interaction], picked: Sequence[str], labels: bool) -
         items=len(items),
         accuracy=statistics.fmean(hits),
         chance=statistics.fmean(1 / len(each) for each in options),
-        macro_f1=_macro_f1(label_counts(items, picked)) if labels else None,
         mae=None if errors is None else statistics.fmean(errors),
         rmse=None if errors is None else math.sqrt(statistics.fmean(e * e for e in errors)),
     )
@@ -163,13 +159,6 @@ def _likeliest(options: Sequence[str], nats: Iterator[float]) -> str:
     """The option of the fewest nats; the first of equals."""
     costs = [next(nats) for _ in options]
     return options[costs.index(min(costs))]
-
-
-def _macro_f1(counts: Sequence[LabelCounts]) -> float:
-    """The mean over labels that occur of 2 hits / (times true + times picked)."""
-    return statistics.fmean(
-        2 * hits / (true + picked) for hits, true, picked in counts if true + picked
-    )
 
 
 def _errors(

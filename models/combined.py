@@ -31,13 +31,13 @@ from models.personalizer import (
     Framed,
     Person,
     Personalizer,
-    Report,
     Shared,
     Task,
     UserState,
 )
 from models.pplug import Pplug
 from models.text import Rag
+from models.training import Checkpoint
 from search.space import MemoryConfig
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ class CombinedFitting:
         self._inner.add(framed)
         self._tasks[task.key] = (task, words)
 
-    def step(self) -> tuple[list[Report], list[Finished]]:
+    def step(self) -> tuple[list[Checkpoint], list[Finished]]:
         """One step of the inner fitting."""
         reports, finished = self._inner.step()
         return reports, [self._finished(done) for done in finished]

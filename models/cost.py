@@ -1,10 +1,10 @@
 """What a pack costs in bytes, and how many padded tokens of it run at once.
 
 Three things lie on the device: the base; each memory with its gradients and AdamW's two moments;
-and what a batch keeps until its backward pass is over. The last is the
-largest, and a formula of it would have to follow each family's code, the dtype, the quantisation
-and every switch of the trainer. So it is measured, on the device, with the code that trains: a few
-short batches tell how the peak grows with each of
+and what a batch keeps until its backward pass is over. The last is the largest, and a formula of it
+would have to follow each family's code, the dtype, the quantisation and every switch of the
+trainer. So it is measured, on the device, with the code that trains: a few short batches tell how
+the peak grows with each of
 
     padded tokens, layers above the pack's lowest, layers that hold a memory, their rank,
     predicted tokens, weights of the memories.
@@ -83,17 +83,6 @@ class Costs:
             weight=STATE_BYTES + _weight_slope(base, whole),
             per_rank=base.per_rank,
         )
-
-    def memory_bytes(self, configuration: MemoryConfig) -> float:
-        """What a memory adds to a pack, whatever its rows."""
-        return configuration.parameter_count(self.per_rank) * self.weight
-
-    def batch_bytes(self, batch: Sequence[tuple[Row, MemoryConfig]]) -> float:
-        """What rows keep that run together, each under a memory of its configuration."""
-        width = max(len(row.tokens) for row, _ in batch)
-        lowest = _lowest([configuration for _, configuration in batch])
-        layers = sum(width * self.token_bytes(c, lowest) for _, c in batch)
-        return layers + self.head_bytes(sum(row.predicted for row, _ in batch))
 
     def padded_tokens(self, room_bytes: float, configurations: Sequence[MemoryConfig]) -> int:
         """How many padded tokens of a pack fit, if all are of the dearest memory and predicted."""

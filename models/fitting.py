@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from models.personalizer import Finished, Report, Task, UserState
+from models.personalizer import Finished, Task, UserState
 from models.prompt import Row
 from models.trainer import Trainer
-from models.training import Learner, Stage, Training
+from models.training import Checkpoint, Learner, Stage, Training
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,16 @@ class TrainedFitting:
         )
         self._tasks[task.key] = (task, course.counts)
 
-    def step(self) -> tuple[list[Report], list[Finished]]:
+    def step(self) -> tuple[list[Checkpoint], list[Finished]]:
         """One optimiser step of every running task."""
         finished, self._done = self._done, []
         checkpoints, outcomes = self._trainer.step() if self._tasks else ([], [])
-        reports = [Report(c.key, c.stage, c.epoch, c.steps, c.loss_nats) for c in checkpoints]
         for outcome in outcomes:
             task, counts = self._tasks.pop(outcome.key)
             state = None if outcome.error else self._recipe.state(task, outcome.learner)
             loss = outcome.loss_nats if math.isfinite(outcome.loss_nats) else None
             finished.append(Finished(task.key, state, outcome.error, loss, outcome.steps, counts))
-        return reports, finished
+        return checkpoints, finished
 
     def stop(self, key: str) -> None:
         """Drop a task: it is neither reported nor finished."""
@@ -119,7 +118,7 @@ class ReadFitting:
         """Take a task in."""
         self._tasks[task.key] = task
 
-    def step(self) -> tuple[list[Report], list[Finished]]:
+    def step(self) -> tuple[list[Checkpoint], list[Finished]]:
         """Finish all tasks."""
         tasks, self._tasks = list(self._tasks.values()), {}
         return [], [self._finished(task) for task in tasks]

@@ -86,7 +86,10 @@ def read(questions: Path, outputs: Path) -> list[Quiz]:
         key = _told(record, "id", place)
         if key not in unread:
             known = "a second question of this id" if key in golds else f"none in {outputs}"
-            raise DataError(f"{place}: expected one output of id {shown(key)}, got {known}")
+            raise DataError(
+                f"{place}: expected one output of id {shown(key)}, got {known}; "
+                "give both files of one split"
+            )
         user = _told(record, "user_id", place) if "user_id" in record else key
         task = _task(record, number, place)
         asked[user].append(_question(record, task, unread.pop(key), place))
@@ -110,17 +113,22 @@ def _golds(outputs: Path) -> tuple[int, dict[str, str]]:
     found = document(outputs)
     if not isinstance(found, dict) or not isinstance(found.get("task"), str):
         raise DataError(
-            f"{outputs}: expected an object with 'task' and 'golds', got {shown(found)}"
+            f"{outputs}: expected an object with 'task' and 'golds', got {shown(found)}; "
+            "give the outputs file as published"
         )
     name = _NAME.fullmatch(found["task"])
     if name is None or int(name[1]) not in TASKS:
         known = ", ".join(f"LaMP_{number}" for number in TASKS)
-        raise DataError(f"{outputs}: expected a task of {known}, got {shown(found['task'])}")
+        raise DataError(
+            f"{outputs}: expected a task of {known}, got {shown(found['task'])}; give one of these"
+        )
     golds: dict[str, str] = {}
     for place, record in _listed(found.get("golds"), f"{outputs}: golds"):
         key = _told(record, "id", place)
         if key in golds:
-            raise DataError(f"{place}: expected one output of id {shown(key)}, got a second")
+            raise DataError(
+                f"{place}: expected one output of id {shown(key)}, got a second; drop one"
+            )
         golds[key] = _told(record, "output", place).strip()
     return int(name[1]), golds
 
@@ -131,7 +139,9 @@ def _task(record: Mapping[str, object], number: int, place: str) -> LampTask:
     ways = [task for task in TASKS[number] if task.mark is None or task.mark in asked]
     if not ways:
         marks = " or ".join(repr(task.mark) for task in TASKS[number])
-        raise DataError(f"{place}: expected {marks} in 'input' before its text, got none")
+        raise DataError(
+            f"{place}: expected {marks} in 'input' before its text, got none; correct it"
+        )
     return min(ways, key=lambda task: asked.find(task.mark or ""))
 
 
@@ -139,7 +149,7 @@ def _question(record: Mapping[str, object], task: LampTask, gold: str, place: st
     query = _told(record, "input", place)
     if task.labels is not None and gold not in task.labels:
         known = ", ".join(task.labels)
-        raise DataError(f"{place}: expected an output among {known}, got {shown(gold)}")
+        raise DataError(f"{place}: expected an output among {known}, got {shown(gold)}; correct it")
     return Entry(query, gold, session_of(query, gold), task.labels)
 
 

@@ -11,9 +11,11 @@ It knows no device and no memory; what a base is once it is loaded is `base.py`'
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -61,6 +63,24 @@ def tokenizer(source: str) -> PreTrainedTokenizerBase:
         ) from error
 
 
+def weight_count(source: str) -> int:
+    """How many numbers a base's safetensors hold, by their heads alone; 0 where there are none.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    count = 0
+    for file in Path(source).glob("model*.safetensors"):  # a shard each, or the only one
+        try:
+            with safe_open(file, "pt") as stored:
+                count += sum(
+                    math.prod(stored.get_slice(n).get_shape()) for n in stored.offset_keys()
+                )
+        except SafetensorError as error:
+            raise _damaged(source, error) from error
+    return count
+
+
 def weights(source: str, config: Any, **settings: Any) -> Any:
     """The causal model with all its weights.
 
@@ -83,10 +103,7 @@ def weights(source: str, config: Any, **settings: Any) -> Any:
             **settings,
         )
     except SafetensorError as error:
-        raise ValueError(
-            f"expected the weights of a base in {source!r}, got a damaged file ({error}); copy it "
-            "again"
-        ) from error
+        raise _damaged(source, error) from error
     absent = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if absent:
         raise ValueError(
@@ -95,3 +112,9 @@ def weights(source: str, config: Any, **settings: Any) -> Any:
             "that writes text"
         )
     return model
+
+
+def _damaged(source: str, error: SafetensorError) -> ValueError:
+    return ValueError(
+        f"expected the weights of a base in {source!r}, got a damaged file ({error}); copy it again"
+    )

@@ -6,12 +6,13 @@ on a base without one there is none. The second stage, here, is each user's own:
 the matrices of queries and values of every layer, two epochs over the user's pairs with the loss on
 the response alone. A family that keeps queries, keys and values in one matrix gets it on all three.
 
-The published rate of 1e-4 for two epochs comes first in the space. Small bases learn next to
-nothing at it, so larger rates are there, and as many epochs as the main method's two stages have.
+The published setting, 1e-4 for two epochs, comes first in the space. Small bases learn next to
+nothing at that rate. So the space has larger rates too, and six epochs, as many as the main
+method's two stages have together.
 
-Its epochs are fixed, so it sees not quite as many tokens as the others do: of a chatter's answers
-about 0.4 times the main method's at two epochs and 1.3 times at six, fewer of very few pairs, which
-the main method goes through more often.
+The number of epochs is fixed, so this method trains on other amounts of text than the main one: of
+a chat log's answers about 0.4 times as many tokens at two epochs, and 1.3 times at six. Of a user
+with very few pairs it is less, since the main method goes through those more often.
 
 Not as published: no dropout (0.05), no clipping of gradients (0.3), weight decay 1e-4 in place of
 1e-2, batch 8 in place of 16, and of the epochs the best on validation is kept, not the last: these

@@ -25,8 +25,10 @@ _making = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A LoRA, the vectors `[K, D]` of the soft tokens that the row begins with, and what its
-    hidden states attend to.
+    """What a row runs under, each part where it is not None.
+
+    A LoRA; the vectors `[K, D]` of the soft tokens that the row begins with; and what its hidden
+    states attend to.
     """
 
     memory: Memory | None = None

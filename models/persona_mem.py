@@ -10,8 +10,7 @@ is a persona at such a point, and all that is asked there: nobody knows what is 
 The user asks and the model answers, so `user_said` is "query" for these data. A user's message that
 nobody answers is a post. A system message holds the persona, which becomes the profile, and begins
 a conversation. An answer to nothing is left out and counted, a blank message says nothing. Options
-lose their letters: they are
-compared as answers.
+lose their letters: they are compared as answers.
 
 Reference: Jiang et al., Know Me, Respond to Me, arXiv 2504.14225.
 """
@@ -62,7 +61,10 @@ def read(questions: Path, contexts: Path, counts: Counter[str]) -> list[Quiz]:
     for place, row in _rows(questions):
         context = text(row, "shared_context_id")
         if context not in known:
-            raise DataError(f"{place}: expected a context of {contexts}, got {shown(context)}")
+            raise DataError(
+                f"{place}: expected a context of {contexts}, got {shown(context)}; "
+                "give both files of one size"
+            )
         end = _end(row["end_index_in_shared_context"], len(known[context]), place)
         asked.setdefault((row["persona_id"], context, end), []).append(_question(row, place))
     if not asked:
@@ -120,9 +122,13 @@ def _contexts(file: Path) -> dict[str, list[Message]]:
         try:
             for key, messages in as_object(record).items():
                 if key in found:
-                    raise DataError(f"expected one context of id {shown(key)}, got a second")
+                    raise DataError(
+                        f"expected one context of id {shown(key)}, got a second; drop one"
+                    )
                 if not isinstance(messages, list):
-                    raise DataError(f"expected a list of messages, got {shown(messages)}")
+                    raise DataError(
+                        f"expected a list of messages, got {shown(messages)}; correct it"
+                    )
                 found[key] = [_message(as_object(message)) for message in messages]
         except DataError as error:
             raise DataError(f"{place}: {error}") from None
@@ -132,10 +138,10 @@ def _contexts(file: Path) -> dict[str, list[Message]]:
 def _message(message: Mapping[str, object]) -> Message:
     role = text(message, "role")
     if role not in ROLES:
-        raise DataError(f"expected a role of {', '.join(ROLES)}, got {shown(role)}")
+        raise DataError(f"expected a role of {', '.join(ROLES)}, got {shown(role)}; correct it")
     content = message.get("content")
     if not isinstance(content, str):
-        raise DataError(f"expected 'content' as text, got {shown(content)}")
+        raise DataError(f"expected 'content' as text, got {shown(content)}; correct it")
     return role, content
 
 
@@ -147,13 +153,16 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
             missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
                 raise DataError(
-                    f"{file}: expected columns {', '.join(COLUMNS)}, got none of {missing}"
+                    f"{file}: expected columns {', '.join(COLUMNS)}, got none of {missing}; "
+                    "give the published file"
                 )
             for row in rows:
                 place = f"{file}:{rows.line_num}"
                 empty = [name for name in COLUMNS if not (row[name] or "").strip()]
                 if empty:
-                    raise DataError(f"{place}: expected words in {', '.join(empty)}, got none")
+                    raise DataError(
+                        f"{place}: expected words in {', '.join(empty)}, got none; drop the row"
+                    )
                 yield place, row
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(
@@ -164,7 +173,8 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def _end(value: str, messages: int, place: str) -> int:
     if not value.isdecimal() or len(value) > 18 or not 0 < int(value) <= messages:
         raise DataError(
-            f"{place}: expected an end in the context of {messages} messages, got {shown(value)}"
+            f"{place}: expected an end in the context of {messages} messages, got {shown(value)}; "
+            "give both files of one size"
         )
     return int(value)
 
@@ -174,7 +184,9 @@ def _question(row: Mapping[str, str], place: str) -> Entry:
     letter = row["correct_answer"].strip().strip("()").lower()
     if letter not in options:
         got = shown(row["correct_answer"])
-        raise DataError(f"{place}: expected an answer among {', '.join(options)}, got {got}")
+        raise DataError(
+            f"{place}: expected an answer among {', '.join(options)}, got {got}; correct it"
+        )
     query = row["user_question_or_message"]
     return Entry(query, options[letter], session_of(row["question_id"]), tuple(options.values()))
 
@@ -190,6 +202,7 @@ def _options(listed: str, place: str) -> dict[str, str]:
     options = {match[1]: match[2] for match in matches if match}
     if len(options) < 2 or len(set(options.values())) < len(texts):
         raise DataError(
-            f"{place}: expected options ['(a) ...', '(b) ...'] that differ, got {shown(listed)}"
+            f"{place}: expected options ['(a) ...', '(b) ...'] that differ, got {shown(listed)}; "
+            "correct it"
         )
     return options

@@ -19,6 +19,7 @@ from models.base import Base
 from models.history import Interaction, UserSaid
 from models.options import Space
 from models.parts import Parts, running
+from models.training import Checkpoint
 
 
 class Configuration(Protocol):
@@ -142,17 +143,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Report:
-    """Validation loss (nats per token) at a checkpoint inside a training."""
-
-    key: str
-    stage: str
-    epoch: int
-    steps: int
-    loss_nats: float
-
-
-@dataclass(frozen=True)
 class Finished:
     """How a task ended: with a state, or with the reason why not.
 
@@ -178,7 +168,7 @@ class Fitting(Protocol):
     def add(self, task: Task) -> None:
         """Take a task in from the next step on."""
 
-    def step(self) -> tuple[list[Report], list[Finished]]:
+    def step(self) -> tuple[list[Checkpoint], list[Finished]]:
         """One optimiser step of every running task."""
 
     def stop(self, key: str) -> None:

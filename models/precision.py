@@ -18,7 +18,6 @@ import importlib.util
 import logging
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -85,7 +84,7 @@ class Precision:
         """Refuse a base on disk whose weights do not fit the device.
 
         Raises:
-            ValueError: it is larger than what is free.
+            ValueError: it is larger than what is free, or a file is damaged.
         """
         needed = self.weight_bytes(source)
         if self.device.type == "cuda":
@@ -100,17 +99,22 @@ class Precision:
             )
 
     def weight_bytes(self, source: str) -> float:
-        """What the weights of a base on disk take; 0 for one that is not there yet."""
-        stored = sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
+        """What the weights of a base on disk take here, in whatever numbers they are stored.
+
+        0 for a base that is not on disk yet, or not in safetensors: then nobody knows.
+
+        Raises:
+            ValueError: a damaged file.
+        """
         bits = self.dtype.itemsize * 8 if self.bits is None else self.bits * _OVERHEAD
-        return stored * bits / 16  # stored in 16 bits
+        return loading.weight_count(source) * bits / 8
 
 
 def packer_bytes(source: str, dtype: str) -> float:
-    """What a process holds with a base on the CPU; infinite for a base that is not on disk yet.
+    """What a process holds with a base on the CPU; infinite where `weight_bytes` can't know.
 
     Raises:
-        ValueError: no such dtype, or bitsandbytes is not installed.
+        ValueError: no such dtype, bitsandbytes is not installed, or a file is damaged.
     """
     weights = Precision.of("cpu", dtype).weight_bytes(source)
     return weights + _PROCESS_BYTES if weights else math.inf

@@ -43,8 +43,10 @@ class Projection:
 
     @classmethod
     def initialise(cls, base: Base, features_in: int, generator: torch.Generator) -> Projection:
-        """Fresh weights that take a gradient: Kaiming-uniform, biases zero, so that at first only
-        what goes in says what comes out. Inputs are best about 1 in root mean square.
+        """Fresh weights that take a gradient: Kaiming-uniform, biases zero.
+
+        So at first only what goes in says what comes out. Inputs are best about 1 in root mean
+        square.
 
         Args:
             base: whose soft tokens come out.

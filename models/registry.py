@@ -120,17 +120,6 @@ class Registry:
         """
         return self._read(user_id)[0]
 
-    def history(self, user_id: str) -> tuple[Published, ...]:
-        """A user's states, oldest first, the current one last; those taken back are left out.
-
-        Raises:
-            UnknownUser: none is published.
-            DamagedState: one is not what was written.
-        """
-        pointer, current = self._known(user_id)
-        folders = [self._states(user_id) / digest for digest in (*pointer.earlier, current)]
-        return tuple(Published.read(folder)[0] for folder in folders)
-
     def load(self, user_id: str, base: Base) -> UserState | None:
         """A user's current state, on the CPU; None where the user is answered by the base.
 

@@ -45,8 +45,7 @@ class Scores:
     """One memory on one user's items. ROUGE and F1 are means over items, fractions in [0, 1].
 
     `recall` has an entry for each kind of fact and, where there is any, for `"all"`.
-    `item_losses` are nats per token of each item; `rouge_l_error` is the standard error of
-    `rouge_l` over the items, 0 for a single one.
+    `rouge_l_error` is the standard error of `rouge_l` over the items, 0 for a single one.
     """
 
     loss_nats: float
@@ -57,8 +56,6 @@ class Scores:
     persona_f1: float | None
     p_cover: float | None
     recall: Mapping[str, Recall]
-    item_losses: tuple[float, ...]
-    item_rouge_l: tuple[float, ...]
     answers: tuple[str, ...]
 
 
@@ -181,8 +178,6 @@ def scores_of(
         persona_f1=None if of_user is None else of_user.f1,
         p_cover=None if of_user is None else of_user.cover,
         recall=recall(items, texts),
-        item_losses=loss.item_nats,
-        item_rouge_l=rouge_l,
         answers=tuple(texts),
     )
 

@@ -74,7 +74,6 @@ def batch(rows: Sequence[tuple[object, ...]], schema: Any) -> Any:
 
 def lines_of(rows: Any) -> Iterator[Line]:
     """A batch's lines."""
-    # What was written before a field was there is read without it.
     return starmap(Line, zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 

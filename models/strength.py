@@ -3,9 +3,10 @@
 A memory that was trained, stopped and chosen on a few hundred validation words fits them better
 than it fits the user's next ones. A part of the way from the base to the memory often serves those
 better (as between two whole models: Wortsman et al., Robust fine-tuning of zero-shot models, arXiv
-2109.01903). How large a part is judged with caution: the loss that a factor saves on the validation
-items, less one standard error of that saving, which grows with the factor. The few words of a chat
-log shorten the way, the many of a court's transcripts hardly do.
+2109.01903). How large a part is chosen with caution: each factor is judged by the loss that it
+saves on the validation items, less one standard error of that saving; the error grows with the
+factor. So of a memory validated on few words, as in a chat log, a smaller part is kept; of one
+validated on many, as in a court's transcripts, nearly all.
 
 The factor is multiplied into B, so a state stays what it was: a plain LoRA.
 """

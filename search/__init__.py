@@ -6,6 +6,5 @@ better), `samplers` (who proposes), `design` (points that need no model), `kerne
 (Optuna's own), `rows` (trials as a database keeps them), `patience` (one that may be away for a
 while), `storage`, `header`, `tables` and `study` (one user's trials, kept in it), `census` (where
 many users' stand), `stopping` (which trials are not worth finishing), `certainty` (how sure the
-winner is), `evidence`, `source` and `transfer` (what other users' studies show, mean and advise),
-`recomputation` (whether each proposal is what its grounds give).
+winner is), `evidence`, `source` and `transfer` (what other users' studies show, mean and advise).
 """

@@ -42,7 +42,10 @@ def check(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> No
         ValueError: it was; says with what.
     """
     if stored != wanted:
-        raise ValueError(f"the study {name} was made otherwise: {difference(stored, wanted)}")
+        raise ValueError(
+            f"the study {name} was made otherwise: {difference(stored, wanted)}; search as it was "
+            "made, or begin another run"
+        )
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -18,13 +18,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine, Table, bindparam
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-_INSERTS: dict[str, Any] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}  # where they differ
 _OPEN = [TrialState.WAITING, TrialState.RUNNING]
 
 _STUDIES: Table = models.StudyModel.__table__
@@ -127,7 +122,7 @@ def end(
         for key, value in attributes.items()
     ]
     if rows:
-        connection.execute(_upsert(connection.dialect.name), rows)
+        connection.execute(sqlalchemy.insert(_ATTRIBUTES), rows)
 
 
 def _row(study: int, number: int, trial: FrozenTrial) -> dict[str, Any]:
@@ -144,10 +139,3 @@ def _valued(trial: int, values: Sequence[float]) -> Iterator[dict[str, Any]]:
     for objective, value in enumerate(values):
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
         yield {"trial_id": trial, "objective": objective, "value": stored, "value_type": kind}
-
-
-def _upsert(dialect: str) -> Any:
-    """NOTE: versions that wrote attributes before the end may have left some of a pending trial."""
-    new = _INSERTS[dialect](_ATTRIBUTES)
-    kept = {"value_json": new.excluded.value_json}
-    return new.on_conflict_do_update(index_elements=["trial_id", "key"], set_=kept)

@@ -84,7 +84,6 @@ class SearchSpace:
         *,
         ranks: Sequence[int] = RANKS,
         learning_rates: Sequence[float] = LEARNING_RATES,
-        max_count: int = MAX_COUNT,
         search_layers: bool = True,
         search_number: bool = True,
     ) -> tuple[Self, tuple[int, ...]]:
@@ -95,7 +94,6 @@ class SearchSpace:
             smallest_dimension: the smallest in or out dimension of its feed-forward matrices.
             ranks: in rising order; one value fixes it.
             learning_rates: in rising order; one value fixes it.
-            max_count: most layers that may hold a LoRA.
             search_layers: off marks every layer.
             search_number: off sets the budget to `max_count`.
 
@@ -111,7 +109,7 @@ class SearchSpace:
             )
         left_out = tuple(rank for rank in wanted if rank not in kept)
         rates = tuple(learning_rates)
-        return cls(layer_count, kept, rates, max_count, search_layers, search_number), left_out
+        return cls(layer_count, kept, rates, MAX_COUNT, search_layers, search_number), left_out
 
     # What it holds.
 

@@ -128,7 +128,9 @@ class StoppingRule:
 
 
 def expected_loss(alike: Sequence[Ended], at: Checkpoint, best: float) -> Normal:
-    """The loss that a memory may end with, in nats per token, unless it keeps what it has reached.
+    """The loss that a memory may end with, in nats per token, as a normal distribution.
+
+    Its best so far is kept, which `promise` takes as the limit.
 
     Args:
         alike: trials that came by the same checkpoint, at least three.

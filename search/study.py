@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from search import header, pareto
 from search.pareto import LOSS, ROUGE_L, Objective
 from search.patience import PatientStorage
-from search.samplers import Evidence, Known, Observation, Proposal
+from search.samplers import Known, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig, SearchSpace
 from search.storage import STATES, Trial, created, from_stored, template
 
@@ -131,10 +131,6 @@ class Study:
         """What the next proposal is made from."""
         return Known(len(self._trials), tuple(trial.number for trial in self.pending()))
 
-    def evidence(self) -> Evidence:
-        """What this study shows other users."""
-        return Evidence(tuple(self.completed()), self.reference)
-
     def front(self, without: Container[int] = ()) -> list[Trial]:
         """The completed trials that no other dominates, passing over these and the anchor."""
         trials = [trial for trial in self._memories() if trial.number not in without]
@@ -175,12 +171,6 @@ class Study:
     def ask_anchor(self, seed: int) -> Trial:
         """The base's own trial, stored as pending; the same one however often it is asked."""
         return self.anchor or self._store([(Proposal(BASE_CONFIG, "anchor"), seed, 0)])[0]
-
-    def ask(
-        self, proposal: Proposal, seed: int, parameters: int = 0, known: Known | None = None
-    ) -> Trial:
-        """One new trial; see `ask_all`."""
-        return self.ask_all([(proposal, seed, parameters)], known)[0]
 
     def ask_all(
         self, wanted: Sequence[tuple[Proposal, int, int]], known: Known | None = None

@@ -135,7 +135,9 @@ def _fitted(name: str, layers: int, X: Tensor, y: Tensor, seed: int) -> ExactGP:
     model = EnsembleMapSaasSingleTaskGP(
         X, y, num_taus=TAUS, taus=_taus(seed), outcome_transform=None
     )
-    return most_likely(model, {"ftol": TOLERANCE, "factr": None})  # two words for one thing
+    # BoTorch's batched L-BFGS-B has its tolerance as `factr` already, in machine epsilons as in
+    # SciPy's older interface, and refuses `ftol` beside that.
+    return most_likely(model, {"ftol": TOLERANCE, "factr": None})
 
 
 def most_likely(model: ExactGP, options: Mapping[str, float | None]) -> ExactGP:

@@ -18,8 +18,8 @@ surrogate what others could not know. So a portfolio is no longer than it has to
 the shortest that the best one does not exceed as clearly.
 
 Users who were searched briefly agree on a learning rate that is nobody's best, and a surrogate that
-has seen it alone believes them. So the first two of a portfolio come again, half a decade above
-their learning rate and half a decade below.
+has seen it alone believes them. So the first configuration of a portfolio comes again half a decade
+above its learning rate, and the second half a decade below its own.
 
 Reference: Wistuba, Schilling and Schmidt-Thieme 2015 (greedy portfolios).
 
@@ -42,7 +42,7 @@ from search.space import MemoryConfig, SearchSpace
 
 FEWEST_SOURCES = 4  # below it a standard error says nothing
 LARGEST = 6  # configurations
-FACTORS = (10**0.5, 10**-0.5)  # on the learning rates of the first two of a portfolio
+FACTORS = (10**0.5, 10**-0.5)  # on the learning rate of a portfolio's first, and its second's
 CONFIDENCE = 0.975  # that a gain is one, by Student's t: few users vary by luck more than they show
 DESIGNS = 8  # drawn to see what the design alone would reach
 
@@ -82,7 +82,7 @@ def portfolio(
 
 
 def _contrasts(space: SearchSpace, advised: Sequence[MemoryConfig]) -> Iterator[MemoryConfig]:
-    """The first two again, at other learning rates, as far as the space has them."""
+    """The first at a higher learning rate, the second at a lower one, where the space has it."""
     for config, factor in zip(advised, FACTORS, strict=False):
         rate = _nearest(space.learning_rates, factor * config.learning_rate)
         if rate != config.learning_rate:
@@ -124,7 +124,10 @@ def _without(
 def _gains(
     user: Source, advised: Sequence[MemoryConfig], designs: Sequence[Sequence[MemoryConfig]]
 ) -> Array:
-    """What designs that begin with the first of this advice reach more, by how many: from 0."""
+    """For 0, 1, 2, ... advised configurations: what it gains to begin with that many.
+
+    That is how much more of the user's front a design reaches than the design alone.
+    """
     first = np.stack([user.shares(alone) for alone in designs])  # designs x points x k
     best = user.shares(advised) if advised else np.zeros_like(first[0, :0])
     reached = []

@@ -12,7 +12,8 @@ from models import peft_format
 from models.base import Base
 from models.catalog import attach_all
 from models.personalizer import UserState
-from models.published import BaseIdentity
+from models.pointer import Pointer, name_on_disk
+from models.published import BaseIdentity, Published
 from models.registry import Registry
 from tests.tiny import tiny_base
 
@@ -51,6 +52,14 @@ def nothing(user_id: str = "ann") -> UserState:
 
 def publish(registry: Registry, state: UserState, base: Base, reason: str | None = None) -> str:
     return registry.publish(state, BaseIdentity.of(base), OBJECTIVES, reason)
+
+
+def published(registry: Registry, user_id: str) -> list[Published]:
+    """A user's states, every one checked: oldest first, the current one last."""
+    name = name_on_disk(user_id)
+    pointer = Pointer.read(registry.folder / "users" / name[:2] / f"{name}.json")
+    digests = [*pointer.earlier, *([pointer.current] if pointer.current else [])]
+    return [Published.read(registry.folder / "states" / name[:2] / d)[0] for d in digests]
 
 
 def assert_same(got: UserState | None, expected: UserState) -> None:

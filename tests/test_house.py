@@ -28,7 +28,7 @@ DIRECTIONS = {
 # Others': the files and packages that may import them.
 RAY = ("cluster/", "serve/app.py", "milpa.py")
 SURROGATES = ("search/",)
-STUDIES = ("search/", "cluster/report.py", "cluster/plots.py")
+STUDIES = ("search/",)
 MODELS = ("models/",)
 HOMES = {
     "ray": RAY,
@@ -210,7 +210,6 @@ def test_a_library_out_of_its_place_is_found(path: str, source: str) -> None:
         ("cluster/run.py", "import ray"),
         ("serve/app.py", "from ray import serve"),
         ("milpa.py", "import ray"),
-        ("cluster/report.py", "import optuna"),
         ("search/study.py", "import optuna, botorch"),
         ("models/base.py", "import transformers, peft, datasets"),
         ("search/study.py", "import rayleigh"),

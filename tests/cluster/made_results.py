@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cluster.inside import Inside, Leaning, Risen
 from cluster.results import (
     BaseResult,
+    Entries,
     Example,
     Gain,
     LeftOut,
@@ -59,8 +62,25 @@ def inside(text: str) -> Inside:
     return Inside(10, 0.8, risen, (Leaning(f"leaning of {text}", 0.25),), (Leaning("I", 0.0625),))
 
 
+def gain_of(
+    users: Sequence[str],
+    loss: Sequence[Sequence[float | None]],
+    recall: Sequence[Sequence[float | None]] | None = None,
+) -> Gain:
+    """From whole matrices: memory i on the words of user j, None where it was not tried."""
+    return Gain(_entries(users, loss), None if recall is None else _entries(users, recall))
+
+
+def _entries(users: Sequence[str], rows: Sequence[Sequence[float | None]]) -> Entries:
+    columns = zip(users, zip(*rows, strict=True), strict=True)
+    return {
+        user: {owner: v for owner, v in zip(users, column, strict=True) if v is not None}
+        for user, column in columns
+    }
+
+
 def results(count: int = 3) -> Results:
-    gain = Gain.of_rows(
+    gain = gain_of(
         users=DIGESTS,
         loss=((2.5, 3.9, 5.1), (3.1, 3.5, 4.9), (None, None, 5.0)),
         recall=((0.6, 0.1, 0.1), (0.2, 0.6, 0.0), (None, None, 0.1)),

@@ -17,14 +17,14 @@ from cluster.gains import (
     table,
 )
 from cluster.results import Gain
-from tests.cluster.made_results import results
+from tests.cluster.made_results import gain_of, results
 
 LOSS = ((2.0, 3.0, 3.5), (2.5, 2.5, None), (2.7, 3.2, 3.0))
 BASE = {"a": 2.4, "b": 3.0, "c": 3.1}
 
 
 def test_each_users_gain_by_hand() -> None:
-    first, second, third = personal_gains(Gain.of_rows("abc", LOSS), BASE)
+    first, second, third = personal_gains(gain_of("abc", LOSS), BASE)
     assert (first.own, first.strangers) == pytest.approx((-0.4, 0.2))
     assert (second.own, second.strangers) == pytest.approx((-0.5, 0.1))
     assert (third.own, third.strangers) == pytest.approx((-0.1, 0.4))  # one stranger was tried
@@ -40,9 +40,7 @@ def test_means_leave_out_whom_no_stranger_was_tried_on() -> None:
 
 
 def test_own_and_others_are_means_over_the_same_users() -> None:
-    assert own_and_others(Gain.of_rows("abc", LOSS).loss) == pytest.approx(
-        (2.5, (2.6 + 3.1 + 3.5) / 3)
-    )
+    assert own_and_others(gain_of("abc", LOSS).loss) == pytest.approx((2.5, (2.6 + 3.1 + 3.5) / 3))
     assert own_and_others({"a": {"a": 1.0}}) == (None, None)
 
 
@@ -76,6 +74,6 @@ def test_of_many_users_the_table_shows_some_and_the_mean_of_all() -> None:
 
 def test_no_table_without_strangers() -> None:
     made = results()
-    alone = Gain.of_rows([made.users[0].digest], ((2.5,),))
+    alone = gain_of([made.users[0].digest], ((2.5,),))
     assert table(replace(made, gain=None)) is None
     assert table(replace(made, users=made.users[:1], gain=alone)) is None

@@ -11,7 +11,6 @@ import pytest
 
 from cluster.judge import KEY_VARIABLE, Duel, Endpoint, Judgement, judge, read
 from cluster.win_rate import WinRate, counted, duels_of, win_rate
-from cluster.wording import NOTHING
 from tests.cluster.judges import Reply, Said, refusal, serving
 from tests.cluster.tiny_run import ROOT
 from tests.tiny import tiny_interactions
@@ -174,7 +173,7 @@ def test_the_key_comes_from_the_environment_and_goes_to_the_judge_alone(
         found = win_rate(where, DUELS, 0)
     assert set(served.keys) == {f"Bearer {KEY}"}
     printed = capsys.readouterr()
-    shown = [caplog.text, printed.out, printed.err, str(found), str(found.to_json()), repr(where)]
+    shown = [caplog.text, printed.out, printed.err, repr(found), repr(where)]
     for text in shown:
         assert KEY not in text
         assert "what do you like" not in text
@@ -212,9 +211,6 @@ def test_equal_answers_are_a_tie_that_nobody_is_asked_about() -> None:
 def test_a_single_user_has_a_rate_without_an_interval() -> None:
     found = counted(DUELS[2:4], [Judgement("first", 2, 0, False), Judgement("tie", 2, 0, True)], 0)
     assert found == WinRate(1, 1, 0, 1, 4, 0, 1, 0.75, None, None)
-    assert str(found).startswith(
-        f"win rate 75.0 [{NOTHING}, {NOTHING}] over 1 users: 1 wins, 1 ties (1"
-    )
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "http://"])

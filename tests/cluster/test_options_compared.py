@@ -69,7 +69,7 @@ def test_ratings_are_picked_and_a_memory_learns_its_users(tmp_path: Path) -> Non
     tests = [choice_items(split(histories.load(u.user_id)).test) for u in arena.users]
     assert [len(items) for items in tests] == [3, 3, 3]
     picked = picks(arena.base, arena.attach, [None] * 3, tests, True)
-    by_hand = [measure(items, own, True) for items, own in zip(tests, picked, strict=True)]
+    by_hand = [measure(items, own) for items, own in zip(tests, picked, strict=True)]
     assert mean(standing, "none", "accuracy") == sum(each.accuracy for each in by_hand) / 3
     assert mean(standing, "none", "MAE") == pytest.approx(sum(e.mae or 0 for e in by_hand) / 3)
     # Each user gives one score to everything.

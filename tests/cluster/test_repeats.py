@@ -13,6 +13,7 @@ from search.samplers import Proposal
 from search.space import MemoryConfig, SearchSpace
 from search.storage import open_storage, sqlite_url
 from search.study import Study
+from tests.search.begun import ask_one
 
 DIGEST = "0123456789abcdef"
 CONFIGS = (MemoryConfig((0,), 4, 1e-3), MemoryConfig((1,), 4, 1e-3))
@@ -25,7 +26,7 @@ def study(tmp_path: Path) -> Study:
     study = Study.open(storage, DIGEST, SearchSpace(2, (4, 8), (1e-3,)))
     study.ask_anchor(0)
     for config in CONFIGS:
-        study.ask(Proposal(config, "random"), seed_of(SEED, config.key))
+        ask_one(study, Proposal(config, "random"), seed_of(SEED, config.key))
     study.tell(1, (3.0, 0.3))
     study.tell(2, (3.2, 0.2))
     return study

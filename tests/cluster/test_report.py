@@ -22,6 +22,7 @@ from search.space import SearchSpace
 from search.storage import open_storage, sqlite_url
 from search.study import Study
 from tests.cluster.made_results import CONFIGURATIONS, DIGESTS, HOSTILE, LAYERS, results
+from tests.search.begun import ask_one
 
 SPACE = SearchSpace(LAYERS, ranks=(8, 32), learning_rates=(5.62e-4, 1e-3))
 
@@ -75,7 +76,7 @@ def a_study(run: Path, digest: str, place: int) -> Study:
     asked = [*filter(lambda c: c.layers, CONFIGURATIONS[place : place + 1]), *others]
     for number, configuration in enumerate(asked, start=1):
         source = PORTFOLIO if number == 1 else "sobol"
-        study.ask(Proposal(configuration, source), seed=number)
+        ask_one(study, Proposal(configuration, source), seed=number)
     for number in range(1, len(asked) - 2):
         study.tell(number, [2.6 + place + 0.1 * number, 0.2 + 0.05 * number])
     study.fail(len(asked) - 2, "not a number")
@@ -124,7 +125,7 @@ def test_a_short_search_is_drawn_from_a_reference_point_of_its_own(tmp_path: Pat
     study.ask_anchor(0)
     study.tell(0, [3.0, 0.1], {"item_count": 10})
     assert course(study, results().users[0]).hypervolume is None
-    study.ask(Proposal(CONFIGURATIONS[0], "sobol"), seed=1)
+    ask_one(study, Proposal(CONFIGURATIONS[0], "sobol"), seed=1)
     study.tell(1, [2.5, 0.3])
     found = course(study, results().users[0])
     assert found.is_late

@@ -78,21 +78,6 @@ def test_without_a_user_nothing_of_theirs_is_left(tmp_path: Path) -> None:
     assert len(results().without("<i>quiet</i>").left_out) == 0
 
 
-def test_results_with_whole_matrices_are_loaded(tmp_path: Path) -> None:
-    made = results()
-    assert made.gain is not None
-    path = save(made, tmp_path)
-    content = json.loads(path.read_text())
-    of = made.gain
-    rows = {
-        name: [[entries[j].get(i) for j in DIGESTS] for i in DIGESTS]
-        for name, entries in (("loss", of.loss), ("recall", of.recall or {}))
-    }
-    content["gain"] = {"users": list(DIGESTS), **rows}
-    path.write_text(json.dumps(content))
-    assert load(tmp_path) == made
-
-
 def test_what_is_kept_of_gains_grows_with_what_was_tried_alone() -> None:
     def size(users: int) -> int:
         loss = {
@@ -101,12 +86,3 @@ def test_what_is_kept_of_gains_grows_with_what_was_tried_alone() -> None:
         return len(json.dumps(replace(results(), gain=Gain(loss)).to_json()["gain"]))
 
     assert size(400) < 2.1 * size(200)
-
-
-def test_results_of_before_memories_were_looked_into_are_loaded(tmp_path: Path) -> None:
-    path = save(results(), tmp_path)
-    content = json.loads(path.read_text())
-    for user in content["users"]:
-        del user["inside"]
-    path.write_text(json.dumps(content))
-    assert [user.inside for user in load(tmp_path).users] == [None] * 3

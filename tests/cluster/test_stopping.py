@@ -25,6 +25,7 @@ from search.storage import Trial, open_storage, sqlite_url
 from search.study import Study
 from tests.cluster import tiny_run
 from tests.cluster.tiny_run import USERS, Driver
+from tests.search.begun import ask_one
 from tests.tiny import tiny_model, tiny_tokenizer
 
 RATES = (1e-3, 1e3)  # the second diverges
@@ -44,7 +45,7 @@ def study(tmp_path: Path) -> Study:
     study.ask_anchor(0)
     configs = [MemoryConfig((layer,), 4, 1e-3) for layer in range(4)]
     for i, config in enumerate(configs):
-        study.ask(Proposal(config, "random"), seed=i)
+        ask_one(study, Proposal(config, "random"), seed=i)
     study.tell(1, (3.4, 0.2), {"curve": points(3.8, 3.5, 3.4)})
     study.tell(2, (3.3, 0.3), {"curve": points(3.8, 3.5, 3.3)})
     study.tell(3, (3.5, 0.2), {"curve": points(3.8, 3.6, 3.5)})

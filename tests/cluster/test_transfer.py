@@ -16,6 +16,7 @@ from search.samplers import PORTFOLIO, Evidence, Proposal, SamplerSettings, make
 from search.space import MemoryConfig
 from search.storage import open_storage, sqlite_url
 from search.study import Study
+from tests.search.begun import ask_one
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 SETTINGS = SamplerSettings("gp", 8)
@@ -47,7 +48,7 @@ def search_earlier_users(folder: Path) -> None:
         study.tell(study.ask_anchor(0).number, BASE)
         random = make_sampler(SamplerSettings("random", 0))
         for proposal in random.suggest(SPACE, OBJECTIVES, [], [], SOURCE_TRIALS, user):
-            study.tell(study.ask(proposal, seed=0).number, planted(proposal.config))
+            study.tell(ask_one(study, proposal, seed=0).number, planted(proposal.config))
 
 
 def proposed(of: Studies, digest: str, count: int) -> list[Proposal]:

@@ -15,6 +15,7 @@ from search.storage import open_storage, sqlite_url
 from search.study import Study
 from tests.cluster import tiny_run
 from tests.cluster.tiny_run import USERS, Driver
+from tests.search.begun import ask_one
 
 SOURCES, SOURCE_TRIALS = 8, 24
 BASE = (4.0, 0.1)
@@ -37,7 +38,7 @@ def search_earlier_users(url: str, like: str) -> None:
         study.tell(study.ask_anchor(0).number, BASE)
         random = make_sampler(SamplerSettings("random", 0))
         for one in random.suggest(first.space, OBJECTIVES, [], [], SOURCE_TRIALS, user):
-            study.tell(study.ask(one, seed=0).number, measured(one.config))
+            study.tell(ask_one(study, one, seed=0).number, measured(one.config))
     storage.engine.dispose()
 
 

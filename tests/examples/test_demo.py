@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.results import Gain
 from examples import demo, generate, interview
 from examples.world import ATTRIBUTES
+from tests.cluster.made_results import gain_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,10 +71,10 @@ def test_strangers_recall_leaves_out_ones_own_and_what_was_not_measured() -> Non
     nothing = (None, None, None)
     loss = ((1.0, 2.0, None), (2.0, 1.0, 3.0), nothing)
     recall = ((0.9, 0.1, None), (0.2, 0.8, 0.3), nothing)
-    gain = Gain.of_rows(("ann", "bob", "cat"), loss, recall)
+    gain = gain_of(("ann", "bob", "cat"), loss, recall)
     written = json.loads(json.dumps({"gain": asdict(gain)}))  # as results.json has it
     assert demo._strangers(written) == pytest.approx((0.1 + 0.2 + 0.3) / 3)
-    bare = json.loads(json.dumps({"gain": asdict(Gain.of_rows(("ann",), ((1.0,),)))}))
+    bare = json.loads(json.dumps({"gain": asdict(gain_of(("ann",), ((1.0,),)))}))
     assert demo._strangers(bare) is None
     assert demo._strangers({"gain": None}) is None
 

@@ -78,24 +78,20 @@ def test_a_memory_learns_what_its_user_would_pick() -> None:
     task = Task("a/x", "ann", mine[:20], mine[20:], MemoryConfig((0, 1, 2, 3), 8, 1e-2), 1)
     (done,) = fit(method, base, [replace(task, budget=Budget(0, 20, patience_epochs=20))])
     before, after = picks(base, attach(method, base), [None, done.state], [mine, mine], True)
-    assert measure(mine, after, True).accuracy > 0.6
-    assert measure(mine, before, True).accuracy < 0.4
+    assert measure(mine, after).accuracy > 0.6
+    assert measure(mine, before).accuracy < 0.4
 
 
 def test_measures_by_hand() -> None:
     truth = [item("q", tag) for tag in ("comedy", "comedy", "war", "war", "war")]
     picked = ("comedy", "war", "war", "war", "based on a book")
-    # F1: comedy 2*1/(2+1), war 2*2/(3+3), based on a book 0.
-    f1 = (2 / 3 + 2 / 3 + 0) / 3
-    assert measure(truth, picked, True) == ChoiceScores(
-        5, 3 / 5, pytest.approx(1 / 3), pytest.approx(f1), None, None
-    )
+    assert measure(truth, picked) == ChoiceScores(5, 3 / 5, pytest.approx(1 / 3), None, None)
     stars = ("1", "2", "3", "4", "5")
     rated = [item("q", star, stars) for star in ("1", "5", "4")]
-    found = measure(rated, ("1", "2", "5"), True)
+    found = measure(rated, ("1", "2", "5"))
     assert (found.mae, found.rmse) == (pytest.approx(4 / 3), pytest.approx(math.sqrt(10 / 3)))
-    assert measure(SENTENCES, ("go home", "no"), False) == ChoiceScores(
-        2, 0.5, pytest.approx((1 / 3 + 1 / 2) / 2), None, None, None
+    assert measure(SENTENCES, ("go home", "no")) == ChoiceScores(
+        2, 0.5, pytest.approx((1 / 3 + 1 / 2) / 2), None, None
     )
 
 
@@ -109,12 +105,12 @@ def test_a_true_answer_that_is_no_option_is_refused() -> None:
     message = "item 1: expected the true answer to be one of 3 options, 'comedy', .* got 'western'"
     for ask in (
         lambda: picks(base, attach_all(base), [None], [wrong], True),
-        lambda: measure(wrong, ["comedy", "war"], True),
+        lambda: measure(wrong, ["comedy", "war"]),
         lambda: are_labels(wrong),
     ):
         with pytest.raises(ValueError, match=message):
             ask()
     with pytest.raises(ValueError, match="item 0: expected a query with options"):
-        measure([item("q", "war", None)], ["war"], True)
+        measure([item("q", "war", None)], ["war"])
     with pytest.raises(ValueError, match="at least one item"):
-        measure([], [], True)
+        measure([], [])

@@ -198,7 +198,7 @@ def test_a_state_scores_and_answers_within_the_context(name: str) -> None:
         assert framed.query.endswith(QUESTION)
         assert len(base().prompt.prompt(framed.query)) + framed.soft_tokens < base().context
     for scores in scores_of([*states]):
-        assert all(math.isfinite(loss) for loss in scores.item_losses)
+        assert math.isfinite(scores.loss_nats)
         assert len(scores.answers) == len(ITEMS)
     prompts = [prompt_of(state, QUESTION) for state in states]
     written = generate(base(), prompts, [*states], attach(method, base()), base().context)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import peft
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from models.bank import Bank, Memory
 from models.base import Base, check
 from models.loss import row_nll
-from models.precision import BITS, Precision
+from models.precision import BITS, Precision, packer_bytes
 from models.prompt import Row
 from models.trainer import Trainer
 from models.training import Stage, Training
@@ -131,10 +133,36 @@ def test_refuses_what_is_no_dtype_of_a_base(saved: Callable[[str], Path], dtype:
         check(saved("llama"), dtype)
 
 
-def test_refuses_a_base_that_does_not_fit_and_takes_it_in_fewer_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_base_takes_as_much_however_it_is_stored_and_in_however_many_files(
+    tmp_path: Path, family: str, stored: torch.dtype
 ) -> None:
+    model = tiny_base(family, stored).model
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    for folder in ("whole", "sharded"):
+        source = str(tmp_path / folder)
+        for dtype in (torch.float32, torch.bfloat16):
+            needed = Precision(torch.device("cpu"), dtype).weight_bytes(source)
+            assert needed == numbers * dtype.itemsize
+        assert packer_bytes(source, "bfloat16") == 2 * numbers + 2**30
+    assert packer_bytes("a/name-on-the-hub", "bfloat16") == math.inf
+
+
+def test_a_damaged_base_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(2000))
+    with pytest.raises(ValueError, match=r"damaged file.*copy it again"):
+        packer_bytes(str(tmp_path), "float32")
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_refuses_a_base_that_does_not_fit_and_takes_it_in_fewer_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype
+) -> None:
+    save_file({"weight": torch.zeros(1000, dtype=stored)}, tmp_path / "model.safetensors")
     free = type("Memory", (), {"available": 1300})
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     cpu = torch.device("cpu")

@@ -26,6 +26,7 @@ from tests.states import (
     lora,
     nothing,
     publish,
+    published,
 )
 from tests.tiny import tiny_base, tiny_model
 
@@ -49,7 +50,7 @@ def test_publishing_the_same_again_changes_nothing(registry: Registry, base: Bas
     assert {
         f: (f.stat().st_ino, f.stat().st_mtime_ns) for f in registry.folder.rglob("*.*")
     } == before
-    assert len(registry.history("ann")) == 1
+    assert len(published(registry, "ann")) == 1
 
 
 def test_digests_tell_contents_and_users_apart(registry: Registry, base: Base) -> None:
@@ -66,9 +67,9 @@ def test_an_earlier_state_published_again_is_the_current_one(
     registry: Registry, base: Base
 ) -> None:
     first, second = publish(registry, a_state(), base), publish(registry, a_state(seed=2), base)
-    assert [p.digest for p in registry.history("ann")] == [first, second]
+    assert [p.digest for p in published(registry, "ann")] == [first, second]
     publish(registry, a_state(), base)
-    assert [p.digest for p in registry.history("ann")] == [second, first]
+    assert [p.digest for p in published(registry, "ann")] == [second, first]
     assert_same(registry.load("ann", base), a_state())
 
 
@@ -175,7 +176,7 @@ def test_what_could_not_be_read_again_is_not_published(
 
 def test_an_unknown_user_is_said_to_be_unknown(registry: Registry, base: Base) -> None:
     publish(registry, a_state("bob"), base)
-    for ask in (registry.current, registry.history, registry.withdraw):
+    for ask in (registry.current, registry.withdraw):
         with pytest.raises(UnknownUser, match="expected a user with a published state") as caught:
             ask("ann")
         assert "'ann'" not in str(caught.value)  # it may end in a log
@@ -199,7 +200,7 @@ def test_withdrawing_makes_the_previous_state_current(registry: Registry, base: 
     with pytest.raises(UnknownUser):
         registry.withdraw("ann")
     assert publish(registry, a_state(), base) == first
-    assert [p.digest for p in registry.history("ann")] == [first]
+    assert [p.digest for p in published(registry, "ann")] == [first]
 
 
 def test_forgetting_leaves_nothing_of_a_user(registry: Registry, base: Base) -> None:

@@ -36,8 +36,6 @@ def test_the_embedding_of_a_token_as_a_soft_token_is_that_token(family: str) -> 
         soft = torch.tensor([[*soft_ids(2), *tokens[2:]], tokens])
         with SoftTokens.of(base).rows([embedded.detach(), None]):
             found = base.hidden(soft)
-    if family == "gemma":  # scales embeddings behind the table, soft tokens too
-        assert torch.isfinite(found).all()
     assert_close(found, expected, rtol=0, atol=1e-12)
 
 

@@ -21,7 +21,7 @@ from models import peft_format
 from models.base import Base
 from models.personalizer import UserState
 from models.registry import Registry
-from tests.states import a_state, assert_same, publish
+from tests.states import a_state, assert_same, publish, published
 
 
 def test_threads_publish_the_same_users_at_once(registry: Registry, base: Base) -> None:
@@ -42,7 +42,7 @@ def test_threads_publish_the_same_users_at_once(registry: Registry, base: Base) 
         thread.join()
     assert errors == []
     # No update of a pointer was lost: every state of every thread is in some history.
-    assert sum(len(registry.history(f"user{i}")) for i in range(3)) == 24
+    assert sum(len(published(registry, f"user{i}")) for i in range(3)) == 24
 
 
 PUBLISHER = """
@@ -90,9 +90,9 @@ def test_a_kill_at_any_moment_loses_nothing_published(
     last = done[-1] if done else 10
     assert registry.users() == ["user0", "user1", "user2"]
     for user in range(3):
-        states = registry.history(f"user{user}")  # every one is checked
+        states = published(registry, f"user{user}")  # every one is checked
         expected = last - (last - user) % 3  # the last one that was reported
-        adapters = [peft_format.read_adapter(published.folder)[0] for published in states]
+        adapters = [peft_format.read_adapter(state.folder)[0] for state in states]
         loaded = {int(adapter["m.lora_A.weight"][0, 0]) for adapter in adapters}
         assert {s for s in range(expected + 1) if s % 3 == user} <= loaded
     # The next writer takes the killed one's lock and sweeps what it left.

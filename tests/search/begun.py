@@ -7,8 +7,9 @@ from typing import Any
 import sqlalchemy
 
 from search.patience import PatientStorage
-from search.samplers import Proposal
+from search.samplers import Known, Proposal
 from search.space import MemoryConfig
+from search.storage import Trial
 from search.study import Study
 from tests.search.planted import BASE, OBJECTIVES, SPACE
 
@@ -27,8 +28,15 @@ def begun(storage: PatientStorage, items: int = 20) -> Study:
     return study
 
 
+def ask_one(
+    study: Study, proposal: Proposal, seed: int, parameters: int = 0, known: Known | None = None
+) -> Trial:
+    """One new trial of this proposal."""
+    return study.ask_all([(proposal, seed, parameters)], known)[0]
+
+
 def ask(study: Study, config: MemoryConfig, parameters: int = 100) -> int:
-    return study.ask(Proposal(config, "sobol"), seed=11, parameters=parameters).number
+    return ask_one(study, Proposal(config, "sobol"), seed=11, parameters=parameters).number
 
 
 def told(

@@ -13,7 +13,7 @@ from search.patience import PatientStorage
 from search.samplers import FEWEST_TOLD, Evidence, Proposal
 from search.space import MemoryConfig, SearchSpace
 from search.study import Study
-from tests.search.begun import statements
+from tests.search.begun import ask_one, statements
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 HERE = "fingerprint"
@@ -30,10 +30,14 @@ def search(
     study = Study.open(storage, name, space, OBJECTIVES, base)
     study.tell(study.ask_anchor(0).number, BASE)
     for config, _ in zip(space.enumerate(), range(trials + 1), strict=False):
-        number = study.ask(Proposal(config, "sobol"), seed=0).number
+        number = ask_one(study, Proposal(config, "sobol"), seed=0).number
         if number <= trials:
             study.tell(number, planted(config))
     return study
+
+
+def shown_by(study: Study) -> Evidence:
+    return Evidence(tuple(study.completed()), study.reference)
 
 
 def found(storage: PatientStorage, base: str = HERE, seed: int = 0, **named: Any) -> list[Evidence]:
@@ -51,19 +55,19 @@ def test_only_studies_of_the_same_question_with_enough_told_are_read(
     Study.open(storage, "other objectives", SPACE, (LOSS, PARAMETERS), HERE)
     storage.create_new_study([], "not ours")
     (one,) = found(storage, besides=["the new user's own"])
-    assert one == kept.evidence()
+    assert one == shown_by(kept)
     assert len(one.usable) == FEWEST_TOLD
     assert found(storage, "none") == []
     assert found(storage, "") == []
     unnamed = search(storage, "of no base", base="")
-    assert found(storage, "") == [unnamed.evidence()]
+    assert found(storage, "") == [shown_by(unnamed)]
 
 
 def test_they_show_what_their_studies_show(storage: PatientStorage) -> None:
     """Failures, stopped trials, pending ones, an odd order of coming back, a reference point."""
     study = search(storage, "one")
     for config, _ in zip(reversed(list(SPACE.enumerate())), range(3), strict=False):
-        study.ask(Proposal(config, "sobol"), seed=0)
+        ask_one(study, Proposal(config, "sobol"), seed=0)
     *_, late, failed, stopped = study.pending()
     study.stop(stopped.number, "dominated", {"steps": 8})
     study.fail(failed.number, "not a number")
@@ -71,7 +75,7 @@ def test_they_show_what_their_studies_show(storage: PatientStorage) -> None:
     study.settle_reference(2)
     assert study.reference is not None
     assert len(study.pending()) == 1
-    assert found(storage) == [study.evidence()] == [Study(storage, "one").evidence()]
+    assert found(storage) == [shown_by(study)] == [shown_by(Study(storage, "one"))]
 
 
 def test_layers_beyond_an_integer_come_back(storage: PatientStorage) -> None:
@@ -80,16 +84,16 @@ def test_layers_beyond_an_integer_come_back(storage: PatientStorage) -> None:
     study.tell(study.ask_anchor(0).number, BASE)
     for layer in range(60 - FEWEST_TOLD, 60):
         config = MemoryConfig((0, layer), 8, 1e-3)
-        study.tell(study.ask(Proposal(config, "sobol"), seed=0).number, (3.0, 0.2))
+        study.tell(ask_one(study, Proposal(config, "sobol"), seed=0).number, (3.0, 0.2))
     (one,) = earlier(storage, space, OBJECTIVES, "").values()
-    assert one == study.evidence()
+    assert one == shown_by(study)
 
 
 def test_the_seed_draws_them_and_no_more_than_are_needed_are_used(
     storage: PatientStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies = [search(storage, f"user{i}") for i in range(6)]
-    shown = {study._id: study.evidence() for study in studies}
+    shown = {study._id: shown_by(study) for study in studies}
     whole = [earlier(storage, SPACE, OBJECTIVES, HERE, seed=seed) for seed in range(8)]
     assert {*whole[0]} == {*shown}
     assert len({tuple(one) for one in whole}) > 4

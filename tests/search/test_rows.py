@@ -67,13 +67,6 @@ def test_what_is_told_is_as_optuna_would_have_stored_it(
     assert abs(ours.datetime_complete - datetime.now()) < timedelta(minutes=10)
 
 
-def test_an_end_takes_the_place_of_what_was_noted_before_it(storage: PatientStorage) -> None:
-    ((trial, _),) = storage.ask(made(storage, "one"), WAITING[:1])
-    RDBStorage.set_trial_user_attr(storage, trial, "measured", {"steps": 1})
-    storage.end(trial, TrialState.FAIL, None, MEASURED)
-    assert storage.get_trial(trial).user_attrs["measured"] == MEASURED["measured"]
-
-
 def test_an_end_is_the_last_one(storage: PatientStorage) -> None:
     ((trial, _),) = storage.ask(made(storage, "one"), WAITING[:1])
     storage.end(trial, TrialState.COMPLETE, [1.0, 0.5], {})

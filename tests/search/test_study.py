@@ -8,9 +8,9 @@ import pytest
 from optuna.storages import RDBStorage
 
 from search.pareto import reference_point
-from search.samplers import Observation, Proposal
+from search.samplers import Known, Observation, Proposal
 from search.space import BASE_CONFIG, MemoryConfig
-from tests.search.begun import CONFIGS, NAME, ask, begun, opened, told
+from tests.search.begun import CONFIGS, NAME, ask, ask_one, begun, opened, told
 from tests.search.planted import BASE, OBJECTIVES
 
 
@@ -35,8 +35,8 @@ def test_what_is_asked_and_told_is_there_when_opened_again(storage: RDBStorage) 
 
 def test_what_a_proposal_promised_is_stored_with_it(storage: RDBStorage) -> None:
     study = begun(storage)
-    study.ask(Proposal(CONFIGS[0], "gp", 0.25), seed=1)
-    study.ask(Proposal(CONFIGS[1], "sobol"), seed=2)
+    ask_one(study, Proposal(CONFIGS[0], "gp", 0.25), seed=1)
+    ask_one(study, Proposal(CONFIGS[1], "sobol"), seed=2)
     assert [trial.gain for trial in opened(storage).trials] == [None, 0.25, None]
 
 
@@ -212,3 +212,12 @@ def test_no_winner_before_the_anchor_is_back(storage: RDBStorage) -> None:
     study.ask_anchor(seed=1)
     with pytest.raises(ValueError, match="expected the anchor"):
         study.winner()
+
+
+def test_what_was_known_is_what_was_pending_when_it_was_requested(storage: RDBStorage) -> None:
+    study = begun(storage)
+    first = ask_one(study, Proposal(CONFIGS[0], "sobol"), seed=1)
+    second = ask_one(study, Proposal(CONFIGS[1], "sobol"), seed=1)
+    assert (first.known, second.known) == (Known(1, ()), Known(2, (1,)))
+    assert study.anchor is not None
+    assert study.anchor.known is None

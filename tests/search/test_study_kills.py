@@ -94,7 +94,8 @@ from tests.search.planted import OBJECTIVES, SPACE
 study = Study.open(open_storage(sys.argv[1]), sys.argv[2], SPACE, OBJECTIVES)
 study.tell(study.ask_anchor(1).number, (4.0, 0.1))
 for config in list(SPACE.enumerate())[:20]:
-    study.tell(study.ask(Proposal(config, "sobol"), 1).number, (3.0, 0.2), {"seconds": 1})
+    (trial,) = study.ask_all([(Proposal(config, "sobol"), 1, 0)])
+    study.tell(trial.number, (3.0, 0.2), {"seconds": 1})
 """
     command = [sys.executable, "-c", code, storage_url]
     workers = [subprocess.Popen([*command, f"user{i}"]) for i in range(2)]

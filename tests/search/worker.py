@@ -10,6 +10,7 @@ import sys
 from search.samplers import Sampler, SamplerSettings, make_sampler
 from search.storage import Trial, open_storage
 from search.study import Study
+from tests.search.begun import ask_one
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 SEED = 7
@@ -29,7 +30,7 @@ def ask(study: Study, sampler: Sampler) -> None:
     pending = [trial.config for trial in study.pending()]
     reference = study.settle_reference(4)
     (proposal,) = sampler.suggest(SPACE, OBJECTIVES, study.completed(), pending, 1, SEED, reference)
-    trial = study.ask(proposal, seed=1)
+    trial = ask_one(study, proposal, seed=1)
     print("asked", trial.number, trial.config.key, flush=True)
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
-from optuna.storages import RDBStorage
+from pathlib import Path
 
-from search.recomputation import differences
+import pytest
+
+from benchmarks.reproposed import differences
+from search.patience import PatientStorage
 from search.samplers import Known, Proposal, Sampler, SamplerSettings, make_sampler
+from search.storage import open_storage, sqlite_url
 from search.study import Study
-from tests.search.begun import CONFIGS, NAME, begun, opened
+from tests.search.begun import CONFIGS, NAME, ask_one, begun, opened
 from tests.search.planted import OBJECTIVES, SPACE, planted
 
 INITIAL, SEED = 4, 7
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> PatientStorage:
+    return open_storage(sqlite_url(tmp_path / "studies.db"))
 
 
 def propose(study: Study, sampler: Sampler, count: int = 1) -> tuple[list[Proposal], Known]:
@@ -23,7 +31,7 @@ def propose(study: Study, sampler: Sampler, count: int = 1) -> tuple[list[Propos
     return found, known
 
 
-def searched(storage: RDBStorage, sampler: Sampler) -> Study:
+def searched(storage: PatientStorage, sampler: Sampler) -> Study:
     """Proposals by ones and twos, stored late, and coming back in another order than asked."""
     study = begun(storage)
     for turn in range(6):
@@ -32,12 +40,12 @@ def searched(storage: RDBStorage, sampler: Sampler) -> Study:
             last = study.pending()[-1]
             study.tell(last.number, planted(last.config))
         for proposal in proposals:
-            study.ask(proposal, 1, known=known)
+            ask_one(study, proposal, 1, known=known)
     return study
 
 
 @pytest.mark.parametrize("name", ["random", "gp", "tpe"])
-def test_every_proposal_comes_out_the_same(storage: RDBStorage, name: str) -> None:
+def test_every_proposal_comes_out_the_same(storage: PatientStorage, name: str) -> None:
     sampler = make_sampler(SamplerSettings(name, INITIAL))
     study = searched(storage, sampler)
     assert {t.source for t in study.trials[1:]} >= {name}
@@ -46,22 +54,13 @@ def test_every_proposal_comes_out_the_same(storage: RDBStorage, name: str) -> No
     assert differences(Study(storage, NAME), sampler, INITIAL, SEED) == []
 
 
-def test_what_was_proposed_otherwise_is_named(storage: RDBStorage) -> None:
+def test_what_was_proposed_otherwise_is_named(storage: PatientStorage) -> None:
     sampler = make_sampler(SamplerSettings("random", INITIAL))
     study = searched(storage, sampler)
     (foreign,) = [c for c in CONFIGS if c not in {t.config for t in study.trials}][:1]
-    stored = study.ask(Proposal(foreign, "random"), seed=1)
+    stored = ask_one(study, Proposal(foreign, "random"), seed=1)
     (found,) = differences(study, sampler, INITIAL, SEED)
     assert found.trial == stored
     assert found.proposal is not None
     assert found.proposal.config != foreign
     assert len(differences(study, sampler, INITIAL, SEED + 1)) > 1
-
-
-def test_what_was_known_is_what_was_pending_when_it_was_requested(storage: RDBStorage) -> None:
-    study = begun(storage)
-    first = study.ask(Proposal(CONFIGS[0], "sobol"), seed=1)
-    second = study.ask(Proposal(CONFIGS[1], "sobol"), seed=1)
-    assert (first.known, second.known) == (Known(1, ()), Known(2, (1,)))
-    assert study.anchor is not None
-    assert study.anchor.known is None
