@@ -16,6 +16,7 @@ quizzes.py       either, known by the names of its files, or any other data
 loading.py       a base's files as transformers reads them, or why it can't
 base.py          the one frozen model and its tokenizer
 precision.py     in which numbers it lies on a device, and whether it fits
+alive.py         whether a device still computes, asked after an error
 families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by
 prompt.py        text to tokens: the prompt formats
