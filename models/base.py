@@ -82,7 +82,11 @@ class Base:
             model: a causal language model of transformers.
             tokenizer: its tokenizer.
             fingerprint: read off files or weights if not given.
+
+        Raises:
+            ValueError: unsupported architecture, or a tokenizer that is not the model's.
         """
+        loading.require_rows(name, tokenizer, model.get_input_embeddings().weight.shape[0])
         model.requires_grad_(False).eval()
         freeze_linears(model)
         take_attention(model)
@@ -224,5 +228,6 @@ def check(source: str | Path, dtype: str = "auto") -> None:
         why = "a file: give its folder" if Path(source).is_file() else "nothing there"
         raise FileNotFoundError(f"expected a base's folder or hub name, got {str(source)!r}, {why}")
     require(dtype)
-    loading.configuration(str(source))
-    loading.tokenizer(str(source))
+    config = loading.configuration(str(source))
+    tokenizer = loading.tokenizer(str(source))
+    loading.require_rows(str(source), tokenizer, config.get_text_config().vocab_size)

@@ -233,7 +233,8 @@ def _choose(logits_V: Tensor, row: _Row) -> int:
     probabilities, order = scaled.softmax(-1).sort(descending=True, stable=True)
     # The smallest set whose mass reaches top_p: what stands before a token decides on it.
     before = probabilities.cumsum(-1) - probabilities
-    probabilities[before >= row.sampling.top_p] = 0
+    # The first stays however small top_p is: as a float32 it may be 0.
+    probabilities[1:][before[1:] >= row.sampling.top_p] = 0
     return int(order[torch.multinomial(probabilities, 1, generator=row.generator)])
 
 

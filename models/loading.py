@@ -81,6 +81,23 @@ def weight_count(source: str) -> int:
     return count
 
 
+def require_rows(source: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Refuse a tokenizer with tokens that a base has no embeddings for.
+
+    On a GPU one such token takes the device from the whole process.
+
+    Raises:
+        ValueError: ids at or beyond the number of rows.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= rows:
+        raise ValueError(
+            f"expected a tokenizer with ids below {rows}, the rows of {source!r} for embeddings, "
+            f"got ids up to {largest}; take the tokenizer that the weights were trained with, or "
+            f"resize the embeddings (transformers' resize_token_embeddings) and save the base again"
+        )
+
+
 def weights(source: str, config: Any, **settings: Any) -> Any:
     """The causal model with all its weights.
 

@@ -6,8 +6,9 @@ engine's thread. Asks wait in a bounded line; a full one refuses at once, since 
 after its asker left is worth nothing. An ask can be cancelled at any time, which frees its row.
 
 A row's answer does not depend on the others (`models/decoding.py`); the order of waiting asks is
-that of arrival. A batch that fails takes its own rows with it and nothing else. Where memory ran
-out, the batch is kept smaller from then on.
+that of arrival. A batch that fails takes its own rows with it and nothing else, whatever the error.
+Where memory ran out, the batch is kept smaller from then on. Where the device itself is lost, the
+engine ends, so that whoever watches it starts another process.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from queue import SimpleQueue
 
 import torch
 
+from models.alive import is_alive
 from models.base import Base
 from models.decoding import Decoder
 from models.personalizer import Attach
@@ -128,8 +130,11 @@ class Engine:
     def _run(self) -> None:
         try:
             while self._wait():
-                self._admit()
-                self._step()
+                try:
+                    self._admit()
+                    self._step()
+                except Exception as error:
+                    self._fail_batch(error)
         finally:
             with self._changed:
                 self._closing = True
@@ -173,6 +178,7 @@ class Engine:
             ticket = self._arriving.pop(0)
             if error is not None:
                 ticket.give(LostError("the prompt could not be taken into the batch"))
+                self._check_device(error)
 
     def _joined(self, tickets: Sequence[Ticket]) -> Exception | None:
         """Let asks into the batch, all or none; what went wrong, if anything did."""
@@ -183,7 +189,7 @@ class Engine:
                 [ask.state for ask in asks],
                 [ask.sampling for ask in asks],
             )
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
             log.warning("%d asks could not join the batch", len(asks), exc_info=error)
             return error
         self._running.update(zip(numbers, tickets, strict=True))
@@ -199,11 +205,7 @@ class Engine:
 
     def _step(self) -> None:
         """One token of every row."""
-        try:
-            tokens = self._decoder.step()
-        except (RuntimeError, ValueError) as error:
-            self._fail_batch(error)
-            return
+        tokens = self._decoder.step()
         self._drop([number for number, token in tokens if self._ended(number, token)])
 
     def _ended(self, number: int, token: int) -> bool:
@@ -244,6 +246,15 @@ class Engine:
             ticket.give(LostError("the answer was lost; ask again"))
         self._running.clear()
         self._decoder = Decoder(self._base, self._attach)
+        self._check_device(error)
+
+    def _check_device(self, error: Exception) -> None:
+        """Close where the device is lost: every ask from now on would be, too."""
+        if isinstance(error, torch.OutOfMemoryError) or is_alive(self._base.device):
+            return
+        log.critical("%s computes no more: the engine ends", self._base.device)
+        with self._changed:
+            self._closing = True
 
 
 def _whole(pieces: SimpleQueue[Piece | EngineError]) -> Piece:

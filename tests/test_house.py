@@ -47,7 +47,7 @@ HOMES = {
     "cloudpickle": (),
     "joblib": (),
 }
-CATCHERS = ("cluster/packer.py", "serve/guard.py")
+CATCHERS = ("cluster/packer.py", "serve/engine.py", "serve/guard.py")
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

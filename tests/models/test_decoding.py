@@ -88,10 +88,11 @@ def test_sampling_is_each_rows_own() -> None:
     assert [step[numbers[2]] for step in steps] != alone[0]
 
 
-def test_top_p_of_almost_nothing_is_greedy() -> None:
+@pytest.mark.parametrize("top_p", [1e-6, 1e-46, 1e-300])  # the last two are 0 as a float32
+def test_top_p_of_almost_nothing_is_greedy(top_p: float) -> None:
     base = tiny_base()
     attached = attach(Milp(), base)
-    narrow = Sampling(temperature=2.0, top_p=1e-6, seed=1)
+    narrow = Sampling(temperature=2.0, top_p=top_p, seed=1)
     greedy = generate(base, PROMPTS, [None] * 5, attached, 10)
     assert generate(base, PROMPTS, [None] * 5, attached, 10, narrow) == greedy
 

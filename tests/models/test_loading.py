@@ -79,3 +79,14 @@ def test_a_base_brings_no_code_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(ValueError, match="expected a tokenizer"):
             refuse(folder)
     assert not ran.exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"token {i}" for i in range(384 - len(tokenizer) + 1)])
+    assert max(tokenizer.get_vocab().values()) == 384
+    tokenizer.save_pretrained(tmp_path)
+    for refuse in (check, lambda folder: Base.load(folder, device="cpu")):
+        with pytest.raises(ValueError, match=rf"ids below 384.*{tmp_path}.*got ids up to 384; "):
+            refuse(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
@@ -16,6 +17,7 @@ from models.decoding import Sampling, generate
 from models.personalizer import UserState
 from serve.ask import Ask, BusyError, EngineError, LostError, Piece, StoppedError
 from serve.engine import Engine
+from tests.devices import Failing
 from tests.serve.people import PLACES, state_of, states
 
 WAIT_SECONDS = 60
@@ -213,6 +215,16 @@ def test_an_ask_that_cannot_join_fails_alone(
     assert isinstance(askers[1].error, LostError)
 
 
+def test_a_token_that_the_base_does_not_know_fails_alone(
+    base: Base, engine: Engine, expected: list[str]
+) -> None:
+    asker = Asker()
+    engine.submit(Ask((5, 10**6), None, 8), asker)
+    assert [piece.text for piece in engine.answer(asks(base))] == expected
+    assert isinstance(asker.error, LostError)
+    assert engine.alive
+
+
 class Narrow:
     """The real attachment on a device whose memory is enough for so many rows."""
 
@@ -241,8 +253,11 @@ def test_where_memory_runs_out_the_batch_gets_smaller(base: Base, expected: list
     assert lost <= 2
 
 
-def test_a_broken_step_loses_its_own_batch_only(base: Base, expected: list[str]) -> None:
-    broken = SimpleQueue[RuntimeError]()
+@pytest.mark.parametrize("error", [RuntimeError("a device error"), IndexError("out of range")])
+def test_a_broken_step_loses_its_own_batch_only(
+    base: Base, expected: list[str], error: Exception
+) -> None:
+    broken = SimpleQueue[Exception]()
     attach = attach_all(base)
 
     def fragile(
@@ -256,12 +271,38 @@ def test_a_broken_step_loses_its_own_batch_only(base: Base, expected: list[str])
     one = Asker(hold_at=2)
     engine.submit(asks(base)[0], one)
     assert one.held.wait(WAIT_SECONDS)
-    broken.put(RuntimeError("a device error"))
+    broken.put(error)
     one.go.set()
     assert one.done.wait(WAIT_SECONDS)
     assert isinstance(one.error, LostError)
     assert [piece.text for piece in engine.answer(asks(base))] == expected
     engine.close()
+
+
+@pytest.mark.parametrize("joining", [False, True])
+def test_where_the_device_is_lost_the_engine_ends(base: Base, joining: bool) -> None:
+    engine = Engine(base, attach_all(base), rows=4, waiting=4)
+    running, waiting = Asker(hold_at=2), Asker()
+
+    def losing_the_device(piece: Piece | EngineError) -> None:
+        running(piece)
+        if len(running.pieces) == 2:
+            Failing().__enter__()  # for as long as the engine's thread lives
+
+    engine.submit(asks(base)[0], losing_the_device)
+    assert running.held.wait(WAIT_SECONDS)
+    if joining:
+        engine.submit(asks(base)[1], waiting)
+    running.go.set()
+    assert running.done.wait(WAIT_SECONDS)
+    assert isinstance(running.error, LostError)
+    if joining:
+        assert waiting.done.wait(WAIT_SECONDS)
+        assert isinstance(waiting.error, LostError)
+    while engine.alive:
+        time.sleep(0.01)
+    with pytest.raises(StoppedError):
+        engine.submit(asks(base)[0], Asker())
 
 
 def test_a_closed_engine_fails_what_is_left_and_takes_no_more(base: Base) -> None:
