@@ -22,6 +22,7 @@ measures            what each of the trainer's measures is worth
     plain_ways          what stands in the place of one that is taken away
 products            matrix products and attention of our own, against torch's
 frozen_share        what keeping the base's activations would save at most
+beyond              what of a comparison lies beyond its base's training windows
 positions           how a base predicts at each position, beyond its training windows too
 compiled            whether torch.compile pays, the time to compile counted
 samplers            what each sampler reaches in so many trials: `make bench-search`
