@@ -32,6 +32,7 @@ training.py      one learner's schedule, best weights and stop
 trainer.py       packed training: memories join and leave between steps
 peak.py          the most bytes that a piece of work holds
 cost.py          what a pack costs in bytes, and how much of it runs at once
+cache.py         keys and values of running rows
 decoding.py      answers of rows of different users in one running batch
 soft.py          soft tokens: vectors in the place of a prompt's first embeddings
 attended.py      gated cross-attention: vectors that hidden states attend to after chosen layers

@@ -6,14 +6,13 @@ running cache, so that every row's newest position stands last and one masked st
 
 This file knows no user's rights and no HTTP; `serve/engine.py` does.
 
-Notation: B rows, T tokens, H heads, E head width, V vocabulary.
+Notation: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from transformers import DynamicCache
 
 from models.base import Base
 from models.batching import batches, default_padded_tokens
+from models.cache import Layers, joined, layers_of, moved, set_aside
 from models.personalizer import Attach, UserState
 from models.prompt import Row
 
@@ -47,9 +47,6 @@ class _Row:
     generator: torch.Generator = field(default_factory=torch.Generator)
 
 
-Layers = list[tuple[Tensor, Tensor]]  # keys and values [B, H, T, E] of each layer
-
-
 class Decoder:
     """The running batch of one base. Not thread-safe: one thread drives it."""
 
@@ -58,6 +55,7 @@ class Decoder:
         self._attach = attach
         self._rows: list[_Row] = []
         self._cache: Layers = []
+        self._paused: dict[int, tuple[_Row, Layers]] = {}
         self._next_number = 0
 
     def __len__(self) -> int:
@@ -89,7 +87,7 @@ class Decoder:
             arriving.append((layers, lengths))
             for i, length, logits_V in zip(batch, lengths, logits_BV, strict=True):
                 arrived[i] = self._row(states[i], samplings[i], length, logits_V)
-        self._cache = _joined(self._cache, [row.length for row in self._rows], arriving)
+        self._cache = joined(self._cache, [row.length for row in self._rows], arriving)
         self._rows += arrived.values()
         return [arrived[i].number for i in range(len(prompts))]
 
@@ -108,7 +106,9 @@ class Decoder:
         return [(row.number, row.token) for row in fresh]
 
     def leave(self, numbers: Sequence[int]) -> None:
-        """Take rows out; the others' results do not change."""
+        """Take rows out, paused ones too; the others' results do not change."""
+        for number in numbers:
+            self._paused.pop(number, None)
         gone = set(numbers)
         keep = [i for i, row in enumerate(self._rows) if row.number not in gone]
         if len(keep) == len(self._rows):
@@ -127,6 +127,29 @@ class Decoder:
             if keep
             else []
         )
+
+    @torch.inference_mode()
+    def pause(self, numbers: Sequence[int]) -> None:
+        """Set rows aside until they go on; what they hold waits in the processor's memory."""
+        aside = {
+            row.number: (row, set_aside(self._cache, i, row.length))
+            for i, row in enumerate(self._rows)
+            if row.number in numbers
+        }
+        self.leave(numbers)
+        self._paused.update(aside)
+
+    @torch.inference_mode()
+    def resume(self, numbers: Sequence[int]) -> None:
+        """Let paused rows go on where they were."""
+        paused = [self._paused[number] for number in numbers]
+        if not paused:
+            return
+        arriving = [(moved(layers, self._base.device), [row.length]) for row, layers in paused]
+        self._cache = joined(self._cache, [row.length for row in self._rows], arriving)
+        self._rows += [row for row, _ in paused]
+        for number in numbers:
+            del self._paused[number]
 
     def _advance(self) -> None:
         """Choose the token after the one last reported, for every row."""
@@ -165,7 +188,7 @@ class Decoder:
             )[0]
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=base.device)
         row = torch.arange(len(prompts), device=base.device)
-        return base.logits(hidden_BTD[row, last]), _layers(cache)
+        return base.logits(hidden_BTD[row, last]), layers_of(cache)
 
     def _decode(self) -> Tensor:
         """Logits `[B, V]` after each row's pending token, which enters the cache."""
@@ -184,45 +207,14 @@ class Decoder:
                 past_key_values=cache,
                 use_cache=True,
             )[0]
-        self._cache = _layers(cache)
+        self._cache = layers_of(cache)
         return base.logits(hidden_B1D[:, 0])
-
-
-def _layers(cache: Any) -> Layers:
-    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def _of_like_length(prompts: Sequence[Sequence[int]], device: torch.device) -> list[list[int]]:
     """Positions of prompts that are read together: a long one costs the short ones nothing."""
     rows = [Row(tuple(prompt), len(prompt)) for prompt in prompts]
     return batches(rows, default_padded_tokens(device), device)
-
-
-def _joined(
-    running: Layers,
-    running_lengths: Sequence[int],
-    arriving: Sequence[tuple[Layers, Sequence[int]]],
-) -> Layers:
-    """All batches' keys and values in one, every row's newest position last."""
-    width = max([*running_lengths, *(n for _, lengths in arriving for n in lengths)])
-
-    def whole(layer: int, kind: int) -> Tensor:
-        parts = [_wide(running[layer][kind], width)] if running else []
-        parts += [_right(layers[layer][kind], lengths, width) for layers, lengths in arriving]
-        return torch.cat(parts)
-
-    return [(whole(layer, 0), whole(layer, 1)) for layer in range(len(arriving[0][0]))]
-
-
-def _wide(tensor_BHTE: Tensor, width: int) -> Tensor:
-    """Right-aligned rows in `width` positions."""
-    return torch.nn.functional.pad(tensor_BHTE, (0, 0, width - tensor_BHTE.shape[2], 0))
-
-
-def _right(tensor_BHTE: Tensor, lengths: Sequence[int], width: int) -> Tensor:
-    """Rows padded on the right, moved to the right end of `width` positions."""
-    aligned = [_wide(row[None, :, :n], width) for row, n in zip(tensor_BHTE, lengths, strict=True)]
-    return torch.cat(aligned)
 
 
 def _choose(logits_V: Tensor, row: _Row) -> int:

@@ -7,6 +7,7 @@ access.py     who may speak as whom
 memories.py   published states, kept by bytes
 words.py      tokens into text as they come
 ask.py        one answer wanted
+line.py       asks that wait, and whose turn it is
 engine.py     rows of different users in one running batch
 answering.py  asks in the engine, seen from an event loop
 service.py    from a request to asks

@@ -21,7 +21,7 @@ import re
 import stat
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,13 @@ _KEY = re.compile(r"[\x21-\x7e]+")  # what an HTTP header can carry
 
 @dataclass(frozen=True)
 class Grant:
-    """The users that a key opens; None opens them all. The base is open to every key."""
+    """The users that a key opens; None opens them all. The base is open to every key.
+
+    `asker` tells keys apart, among whom rows are shared out; it is a key's digest, for no log.
+    """
 
     users: frozenset[str] | None
+    asker: str = field(default="", repr=False)
 
     def opens(self, user_id: str | None) -> bool:
         """Whether the key may speak as a user (None: as the base)."""
@@ -133,7 +137,8 @@ def _grants(file: Path, content: bytes) -> dict[str, Grant]:
             raise refuse(f"key {number} to be printable ASCII without spaces")
         if users != "*" and not _is_texts(users):
             raise refuse(f'a list of user ids or "*" as the users of key {number}')
-    grants = {_digest(key): _opened(users) for key, users in entries.items()}
+    digests = ((_digest(key), users) for key, users in entries.items())
+    grants = {digest: _opened(users, digest) for digest, users in digests}
     if len(grants) < len(entries):
         raise refuse("each key once, got one itself and as its digest")
     return grants
@@ -147,5 +152,5 @@ def _digest(key: str) -> str:
     return key.removeprefix("sha256:") if _DIGEST.fullmatch(key) else _sha256(key)
 
 
-def _opened(users: str | list[str]) -> Grant:
-    return EVERYONE if users == "*" else Grant(frozenset(users))
+def _opened(users: str | list[str], digest: str) -> Grant:
+    return Grant(None if users == "*" else frozenset(users), digest)

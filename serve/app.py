@@ -31,6 +31,7 @@ from typing import Any
 import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve as ray_serve
+from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
@@ -45,6 +46,7 @@ from serve.memories import Memories
 from serve.service import Service
 
 _SPARE_REQUESTS = 64  # that a replica takes beyond its engine's rows and line, to refuse them
+_QUEUED_REQUESTS = 256  # that a proxy keeps while every replica is full or being replaced
 _STORE_BYTES = 128 * 2**20  # of Ray's object store; requests and answers do not go through it
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -82,6 +84,7 @@ class Settings(BaseModel):
     waiting: int = Field(default=64, ge=1)
     memory_bytes: int = Field(default=2 * 2**30, ge=0)
     body_bytes: int = Field(default=2**20, ge=1)
+    body_seconds: float = Field(default=60.0, gt=0)
     replicas: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
 
@@ -106,11 +109,11 @@ class Replica:
             raise ValueError(f"{_REASON}{error}") from error
         self._service = Service(base, memories)
         self._engine = Engine(base, attach_all(base), settings.rows, settings.waiting)
-        self._body_bytes = settings.body_bytes
+        self._body_limits = settings.body_bytes, settings.body_seconds
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The routes, in the form that Serve asks for."""
-        return routes.application(self._service, self._engine, self._keys, self._body_bytes)
+        return routes.application(self._service, self._engine, self._keys, *self._body_limits)
 
     def check_health(self) -> None:
         """Serve replaces a replica whose engine has died."""
@@ -132,18 +135,23 @@ def application(arguments: dict[str, Any]) -> Any:
 
 def _build(settings: Settings) -> Any:
     gpus = int(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else 0
+    # A cluster may be asked to serve before its workers with GPUs have joined: a device that is
+    # named waits for one of them.
+    on_gpu = gpus > 0 or settings.device.startswith("cuda")
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) - 1)
-    environment = {**_ENVIRONMENT, **({} if gpus else {"OMP_NUM_THREADS": str(threads)})}
+    environment = {**_ENVIRONMENT, **({} if on_gpu else {"OMP_NUM_THREADS": str(threads)})}
     deployment = ray_serve.deployment(
         ray_serve.ingress()(Replica),
         name=_NAME,
         num_replicas=settings.replicas or max(1, gpus),
         max_ongoing_requests=settings.rows + settings.waiting + _SPARE_REQUESTS,
+        max_queued_requests=_QUEUED_REQUESTS,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         max_constructor_retry_count=1,
         logging_config=_QUIET,
         ray_actor_options={
             "num_cpus": 0,
-            "num_gpus": 1 if gpus else 0,
+            "num_gpus": int(on_gpu),
             "runtime_env": {"env_vars": environment},
         },
     )

@@ -36,7 +36,7 @@ class Ask:
 
     `max_tokens` has to fit into the context behind the prompt. With `bare`, the prompt is words to
     be continued: only end-of-text ends them, and the text keeps its spaces. Without `piecewise`
-    the answer comes in one piece at its end.
+    the answer comes in one piece at its end. Rows are shared out equally among askers.
     """
 
     prompt: tuple[int, ...]
@@ -46,6 +46,7 @@ class Ask:
     stops: tuple[str, ...] = ()
     bare: bool = False
     piecewise: bool = True
+    asker: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,42 @@ class Ticket:
         self.tokens = 0
         self.over = False
         self.cancelled = False
+        self.row: int | None = None  # while it is paused
         self._deliver = deliver
+
+    @property
+    def asker(self) -> str:
+        """Whose ask it is."""
+        return self.ask.asker
 
     def cancel(self) -> None:
         """Nobody waits for this answer any more; one that is over stays what it is."""
         self.cancelled = self.cancelled or not self.over
         self.over = True
+
+    def say(self, token: int, ends: bool) -> bool:
+        """Hand on what a token brings; whether the answer is over.
+
+        Args:
+            token: the next one of the answer.
+            ends: whether it is no word, but the end.
+        """
+        finish: Finish | None = None
+        if ends:
+            finish, text = "stop", self.words.rest()
+        else:
+            self.tokens += 1
+            heard = self.ask.piecewise or self.ask.stops
+            text = self.words.add(token) if heard else self.words.keep(token)
+            if self.words.stopped:
+                finish = "stop"
+            elif self.tokens >= self.ask.max_tokens:
+                finish, text = "length", text + self.words.rest()
+        if not self.ask.piecewise:
+            text = self.words.said if finish else ""
+        if text or finish:
+            self.give(Piece(text, self.tokens, finish))
+        return self.over
 
     def give(self, piece: Piece | EngineError) -> None:
         """Hand a piece on; a receiver that is gone counts as cancelled."""

@@ -5,17 +5,19 @@ and its user's state, and what becomes of it is handed, piece by piece, to a fun
 engine's thread. Asks wait in a bounded line; a full one refuses at once, since an answer that comes
 after its asker left is worth nothing. An ask can be cancelled at any time, which frees its row.
 
-A row's answer does not depend on the others (`models/decoding.py`); the order of waiting asks is
-that of arrival. A batch that fails takes its own rows with it and nothing else, whatever the error.
-Where memory ran out, the batch is kept smaller from then on. Where the device itself is lost, the
-engine ends, so that whoever watches it starts another process.
+A row's answer does not depend on the others (`models/decoding.py`). Asks of one asker are taken in
+order of arrival, those of several in turn (`line.py`): where others wait, rows beyond an equal
+share pause, and go on later at the very token where they were.
+
+A batch that fails takes its own rows with it and nothing else, whatever the error. Where memory ran
+out, the batch is kept smaller from then on. Where the device itself is lost, the engine ends, so
+that whoever watches it starts another process.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
@@ -26,7 +28,7 @@ from models.base import Base
 from models.decoding import Decoder
 from models.personalizer import Attach
 from serve.ask import Ask, BusyError, Deliver, EngineError, LostError, Piece, StoppedError, Ticket
-from serve.schema import Finish
+from serve.line import Line, askers, in_turn, to_pause
 from serve.words import Words
 
 PREFILL_TOKENS = 4096  # that may join between two steps: more would keep running answers waiting
@@ -46,10 +48,11 @@ class Engine:
 
     def __init__(self, base: Base, attach: Attach, rows: int = 16, waiting: int = 64) -> None:
         self._base, self._attach = base, attach
-        self._rows, self._places = rows, waiting
+        self._rows = rows
         self._decoder = Decoder(base, attach)
         self._running: dict[int, Ticket] = {}
-        self._line: deque[Ticket] = deque()
+        self._paused: dict[int, Ticket] = {}
+        self._line = Line(waiting)
         self._arriving: list[Ticket] = []
         self._changed = threading.Condition()
         self._cancelled = 0
@@ -60,6 +63,8 @@ class Engine:
     def submit(self, ask: Ask, deliver: Deliver) -> Ticket:
         """Put an ask in line. `deliver` is called on the engine's thread and must not block.
 
+        An ask that loses its place to another asker's hears so on that one's thread.
+
         Raises:
             BusyError: the line is full; try again later.
             StoppedError: the engine is closed or broken.
@@ -68,11 +73,11 @@ class Engine:
         with self._changed:
             if self._closing or not self._thread.is_alive():
                 raise StoppedError("the engine is stopped")
-            self._leave_line()
-            if len(self._line) >= self._places:
-                raise BusyError(f"{self._places} asks are waiting already")
-            self._line.append(ticket)
+            self._cancelled += self._line.sweep()
+            displaced = self._line.add(ticket)
             self._changed.notify()
+        if displaced is not None:
+            displaced.give(BusyError("others wait, too"))
         return ticket
 
     def answer(self, asks: Sequence[Ask]) -> list[Piece]:
@@ -105,10 +110,10 @@ class Engine:
 
     @property
     def load(self) -> dict[str, int]:
-        """Rows running, asks waiting, and asks given up by their askers so far."""
+        """Rows running, asks waiting (or paused), and asks given up by their askers so far."""
         return {
             "running": len(self._running),
-            "waiting": len(self._line),
+            "waiting": len(self._line) + len(self._paused),
             "cancelled": self._cancelled,
         }
 
@@ -134,41 +139,81 @@ class Engine:
                     self._admit()
                     self._step()
                 except Exception as error:
+                    if not (self._running or self._paused):
+                        raise  # no answer's fault: it would come again and again
                     self._fail_batch(error)
         finally:
             with self._changed:
                 self._closing = True
-                left = [*self._running.values(), *self._arriving, *self._line]
-                self._running.clear()
-                self._arriving.clear()
-                self._line.clear()
+                rows = [*self._running.values(), *self._paused.values()]
+                left = [*rows, *self._arriving, *self._line]
+                for tickets in (self._running, self._paused, self._arriving):
+                    tickets.clear()
+                self._line = Line(0)
             for ticket in left:
                 ticket.give(StoppedError("the engine is stopped"))
 
     def _wait(self) -> bool:
         """Until there is work; False once the engine is closing."""
         with self._changed:
-            while not (self._closing or self._line or self._running):
+            while not (self._closing or self._line or self._running or self._paused):
                 self._changed.wait()
             return not self._closing
 
-    def _leave_line(self) -> None:
-        left = [ticket for ticket in self._line if ticket.over]
-        if left:
-            self._cancelled += len(left)
-            self._line = deque(ticket for ticket in self._line if not ticket.over)
-
     def _admit(self) -> None:
-        """Take asks from the line into free rows."""
-        self._drop([number for number, ticket in self._running.items() if ticket.over])
+        """Take asks from the line into free rows, and let paused rows go on, in turn."""
+        rows = [*self._running.items(), *self._paused.items()]
+        self._drop([number for number, ticket in rows if ticket.over])
         with self._changed:
-            self._leave_line()
-            tokens = 0
-            while self._line and len(self._running) + len(self._arriving) < self._rows:
-                tokens += len(self._line[0].ask.prompt)
+            self._cancelled += self._line.sweep()
+            waiting = askers([*self._paused.values(), *self._line])
+        self._pause(to_pause(self._running, waiting, self._rows))
+        with self._changed:
+            going_on = self._choose()
+        self._go_on(going_on)
+        self._join()
+
+    def _choose(self) -> list[int]:
+        """Fill what is free: from the line into `_arriving`, and the paused rows returned."""
+        held = askers([*self._running.values(), *self._arriving])
+        paused = [self._paused[number] for number in sorted(self._paused)]
+        going_on: list[int] = []
+        tokens = 0
+        while held.total() < self._rows:
+            ticket = in_turn([*paused, *self._line], held)
+            if ticket is None:
+                break
+            if ticket.row is not None:
+                paused.remove(ticket)
+                going_on.append(ticket.row)
+            else:
+                tokens += len(ticket.ask.prompt)
                 if self._arriving and tokens > PREFILL_TOKENS:
                     break
-                self._arriving.append(self._line.popleft())
+                self._line.remove(ticket)
+                self._arriving.append(ticket)
+            held[ticket.asker] += 1
+        return going_on
+
+    def _pause(self, numbers: Sequence[int]) -> None:
+        self._decoder.pause(numbers)
+        for number in numbers:
+            self._paused[number] = ticket = self._running.pop(number)
+            ticket.row = number
+
+    def _go_on(self, numbers: Sequence[int]) -> None:
+        try:
+            self._decoder.resume(numbers)
+        except torch.OutOfMemoryError:
+            if not self._running:
+                raise
+            return self._shrink(len(self._running))
+        for number in numbers:
+            self._running[number] = ticket = self._paused.pop(number)
+            ticket.row = None
+
+    def _join(self) -> None:
+        """Let who arrived into the batch."""
         if len(self._arriving) > 1 and self._joined(self._arriving) is None:
             self._arriving.clear()
         while self._arriving:  # one by one, so that the one at fault fails alone
@@ -200,51 +245,34 @@ class Engine:
         log.warning("out of memory: at most %d rows run from now on", rows)
         self._rows = rows
         with self._changed:
-            self._line.extendleft(reversed(self._arriving))
+            self._line.put_back(self._arriving)
             self._arriving.clear()
 
     def _step(self) -> None:
         """One token of every row."""
         tokens = self._decoder.step()
-        self._drop([number for number, token in tokens if self._ended(number, token)])
+        self._drop([number for number, token in tokens if self._over(number, token)])
 
-    def _ended(self, number: int, token: int) -> bool:
-        """Hand on what a row's token brings; whether the row is done."""
-        ticket = self._running[number]
-        ask, words = ticket.ask, ticket.words
-        finish: Finish | None = None
-        if self._ends(ask, token):
-            finish, text = "stop", words.rest()
-        else:
-            ticket.tokens += 1
-            text = words.add(token) if ask.piecewise or ask.stops else words.keep(token)
-            if words.stopped:
-                finish = "stop"
-            elif ticket.tokens >= ask.max_tokens:
-                finish, text = "length", text + words.rest()
-        if not ask.piecewise:
-            text = words.said if finish else ""
-        if text or finish:
-            ticket.give(Piece(text, ticket.tokens, finish))
-        return ticket.over
-
-    def _ends(self, ask: Ask, token: int) -> bool:
-        prompt = self._base.prompt
-        return token in prompt.stop_ids if ask.bare else prompt.ends_answer(token)
+    def _over(self, number: int, token: int) -> bool:
+        prompt, ticket = self._base.prompt, self._running[number]
+        bare = ticket.ask.bare
+        return ticket.say(token, token in prompt.stop_ids if bare else prompt.ends_answer(token))
 
     def _drop(self, numbers: Sequence[int]) -> None:
         self._decoder.leave(numbers)
         for number in numbers:
-            self._cancelled += self._running.pop(number).cancelled
+            rows = self._running if number in self._running else self._paused
+            self._cancelled += rows.pop(number).cancelled
 
     def _fail_batch(self, error: Exception) -> None:
         """Start over with an empty batch, smaller if memory ran out."""
         log.error("a batch of %d rows failed", len(self._running), exc_info=error)
         if isinstance(error, torch.OutOfMemoryError):
             self._shrink(max(1, len(self._running) // 2))
-        for ticket in self._running.values():
+        for ticket in [*self._running.values(), *self._paused.values()]:
             ticket.give(LostError("the answer was lost; ask again"))
         self._running.clear()
+        self._paused.clear()
         self._decoder = Decoder(self._base, self._attach)
         self._check_device(error)
 

@@ -4,6 +4,10 @@ An unexpected error becomes OpenAI's 500 and a log entry of its type and place; 
 out of both, since it may hold somebody's words. A server without keys trusts whoever reaches
 loopback, so it turns away requests that a web page elsewhere had a browser send: those that name
 another host (DNS rebinding) or come from another origin.
+
+Ray Serve obeys two headers of anybody's: one switches off that it notices when a client has gone
+away, whose rows would then run to the end for nobody, the other overrides an operator's time limit.
+Requests that bring one are refused.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.address import is_loopback
 from serve.schema import RefusedError
+
+RAYS_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +50,11 @@ class Guard:
             message = "this server has no keys and answers on loopback only"
             await _response(RefusedError(403, message))(scope, receive, send)
             return
+        for name in RAYS_HEADERS:
+            if name in Headers(scope=scope):
+                refused = RefusedError(400, f"the header {name} is not taken here; leave it out")
+                await _response(refused)(scope, receive, send)
+                return
         await self._guarded(scope, receive, send)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:

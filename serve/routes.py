@@ -44,7 +44,11 @@ log = logging.getLogger(__name__)
 
 
 def application(
-    service: Service, engine: Engine, keys: Keys | None, body_bytes: int = 1 << 20
+    service: Service,
+    engine: Engine,
+    keys: Keys | None,
+    body_bytes: int = 1 << 20,
+    body_seconds: float = 60.0,
 ) -> FastAPI:
     """The web application.
 
@@ -53,8 +57,9 @@ def application(
         engine: what answers.
         keys: who may ask; None lets in whoever reaches loopback.
         body_bytes: the largest request body that is read.
+        body_seconds: how long one may take to come, since it holds a place meanwhile.
     """
-    edge = _Edge(service, engine, keys, body_bytes)
+    edge = _Edge(service, engine, keys, body_bytes, body_seconds)
     app = FastAPI(title="Milpa", openapi_url=None)
     app.add_route("/", _page(), methods=["GET"])
     app.add_route("/healthz", edge.health, methods=["GET"])
@@ -72,10 +77,15 @@ class _Edge:
     """The routes."""
 
     def __init__(
-        self, service: Service, engine: Engine, keys: Keys | None, body_bytes: int
+        self,
+        service: Service,
+        engine: Engine,
+        keys: Keys | None,
+        body_bytes: int,
+        body_seconds: float,
     ) -> None:
-        self._service, self._engine = service, engine
-        self._keys, self._body_bytes = keys, body_bytes
+        self._service, self._engine, self._keys = service, engine, keys
+        self._body_bytes, self._body_seconds = body_bytes, body_seconds
 
     async def health(self, request: Request) -> Response:
         """200 while asks are answered, with the engine's load."""
@@ -105,7 +115,7 @@ class _Edge:
         self, request: Request, kind: type[ChatRequest] | type[CompletionRequest]
     ) -> Response:
         grant = await self._grant(request)
-        wanted = parse(kind, await self._body(request))
+        wanted = parse(kind, await self._body_in_time(request))
         prepared = await asyncio.to_thread(self._service.prepare, wanted, grant)
         try:
             answering = Answering(self._engine, prepared.asks)
@@ -137,6 +147,14 @@ class _Edge:
             message = "expected a valid key as 'Authorization: Bearer KEY', got none or another"
             raise RefusedError(401, message, None, "invalid_api_key")
         return grant
+
+    async def _body_in_time(self, request: Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await self._body(request)
+        except TimeoutError:
+            message = f"expected the whole body within {self._body_seconds:g} seconds, got less"
+            raise RefusedError(408, message, None, "body_too_slow") from None
 
     async def _body(self, request: Request) -> bytes:
         body = bytearray()

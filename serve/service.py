@@ -98,7 +98,7 @@ class Service:
         """
         served = self._served(request.model, grant)
         prompts = self._prompts(request, served)
-        asks = tuple(self._ask(request, served, prompt) for prompt in prompts)
+        asks = tuple(self._ask(request, served, prompt, grant.asker) for prompt in prompts)
         envelope = Envelope(
             chat=isinstance(request, ChatRequest),
             model=request.model,
@@ -209,7 +209,11 @@ class Service:
             raise RefusedError(400, f"{message}, got {request.token_limit}", given)
 
     def _ask(
-        self, request: ChatRequest | CompletionRequest, served: Served, prompt: tuple[int, ...]
+        self,
+        request: ChatRequest | CompletionRequest,
+        served: Served,
+        prompt: tuple[int, ...],
+        asker: str,
     ) -> Ask:
         room = self._base.context - len(prompt)
         temperature = request.temperature or 0.0
@@ -225,6 +229,7 @@ class Service:
             stops=request.stops,
             bare=isinstance(request, CompletionRequest),
             piecewise=bool(request.stream),
+            asker=asker,
         )
 
 

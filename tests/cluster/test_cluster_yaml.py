@@ -179,6 +179,10 @@ def test_the_service_is_our_application_with_keys() -> None:
     fields = {ast.unparse(n.target) for n in settings.body if isinstance(n, ast.AnnAssign)}
     assert "keys" in application.args
     assert set(application.args) <= fields
+    # The config arrives when the head is up: what isn't named then is placed on the head.
+    assert application.args["device"] == "cuda"
+    groups = _cluster(service)["workerGroupSpecs"]
+    assert application.args["replicas"] == sum(group["minReplicas"] for group in groups)
     assert any(isinstance(n, ast.FunctionDef) and n.name == "application" for n in source.body)
 
 

@@ -88,6 +88,34 @@ def test_sampling_is_each_rows_own() -> None:
     assert [step[numbers[2]] for step in steps] != alone[0]
 
 
+def test_rows_that_pause_go_on_where_they_were() -> None:
+    base = tiny_base(dtype=torch.float64)
+    states, attached = states_of(base), attach(Milp(), base)
+    warm = Sampling(temperature=1.0, seed=3)
+    samplings = [Sampling(), warm, Sampling(), warm, Sampling()]
+
+    def taken(pauses: bool) -> list[list[int]]:
+        decoder = Decoder(base, attached)
+        numbers = decoder.join(PROMPTS, states, samplings)
+        answers: dict[int, list[int]] = {number: [] for number in numbers}
+        for time in range(12):
+            if pauses and time == 3:
+                decoder.pause([numbers[1], numbers[2], numbers[4]])
+                assert len(decoder) == 2
+            if pauses and time == 6:
+                decoder.resume([numbers[2], numbers[1]])
+                decoder.leave([numbers[4]])
+            for number, token in decoder.step():
+                answers[number].append(token)
+        with pytest.raises(KeyError):
+            decoder.resume([numbers[4]])
+        return list(answers.values())
+
+    whole, paused = taken(False), taken(True)
+    assert [len(answer) for answer in paused] == [12, 9, 9, 12, 3]
+    assert all(whole[i][: len(answer)] == answer for i, answer in enumerate(paused))
+
+
 @pytest.mark.parametrize("top_p", [1e-6, 1e-46, 1e-300])  # the last two are 0 as a float32
 def test_top_p_of_almost_nothing_is_greedy(top_p: float) -> None:
     base = tiny_base()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from serve import access
-from serve.access import Keys, is_private
+from serve.access import EVERYONE, Keys, is_private
 
 HASHED = "another-key"
 ENTRIES = {
@@ -48,6 +48,13 @@ def test_a_key_opens_its_users_and_the_base(keys: Keys) -> None:
 
 def test_a_key_given_by_its_digest_and_a_star_open_everybody(keys: Keys) -> None:
     assert opened(keys, HASHED) == [None, "ada", "a:b/c ü", "bob"]
+
+
+def test_every_key_is_an_asker_of_its_own_whose_name_is_in_no_log(keys: Keys) -> None:
+    grants = [keys.grant(key) for key in ("first-key", HASHED, "nobodys-key")]
+    assert len({grant.asker for grant in grants if grant is not None} | {EVERYONE.asker}) == 4
+    digest = hashlib.sha256(HASHED.encode()).hexdigest()
+    assert not any(digest in repr(grant) for grant in grants)
 
 
 def test_a_changed_file_is_read_once_for_all_who_ask_meanwhile(

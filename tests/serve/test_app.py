@@ -329,6 +329,18 @@ def test_without_keys_it_says_who_gets_in(tmp_path: Path, caplog: pytest.LogCapt
     assert "no key file: listening on loopback only" in caplog.text
 
 
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", 1), ("cuda:0", 1), ("auto", 0), ("cpu", 0)])
+def test_a_device_that_is_named_is_waited_for(tmp_path: Path, device: str, gpus: int) -> None:
+    """Workers with GPUs may join a cluster after it was asked to serve."""
+    arguments = {"registry": "r", "base": "b", "keys": "k", "device": device, "replicas": 3}
+    deployment = application(arguments)._bound_deployment
+    options = deployment.ray_actor_options
+    assert options["num_gpus"] == gpus
+    assert ("OMP_NUM_THREADS" in options["runtime_env"]["env_vars"]) == (not gpus)
+    assert deployment.num_replicas == 3
+    assert deployment.max_queued_requests > 0
+
+
 def test_a_cluster_is_served_with_keys_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from queue import SimpleQueue
 
 import pytest
@@ -193,6 +194,60 @@ def test_a_full_line_refuses_until_somebody_leaves_it(base: Base) -> None:
     engine.submit(ask, last)
     running.go.set()
     assert last.text == running.text
+    engine.close()
+
+
+def test_who_takes_every_row_gives_some_to_who_comes_later(base: Base) -> None:
+    engine = Engine(base, attach_all(base), rows=4, waiting=8)
+    prompt = tuple(base.prompt.text("Where is my"))
+    people = [*states(base).values(), None]
+    tried = [
+        Ask(prompt, people[seed % 4], 60, Sampling(1.0, 1.0, seed), bare=True, asker="many")
+        for seed in range(20)
+    ]
+    answers = [(ask, engine.answer([ask])[0]) for ask in tried]
+    many, expected = zip(*[pair for pair in answers if pair[1].tokens > 20][:6], strict=True)
+    assert len(many) == 6
+    few = [replace(ask, max_tokens=2, asker="few") for ask in asks(base)[:3]]
+    ended: list[str] = []
+    askers = [Asker(hold_at=3), Asker(hold_at=3), *(Asker() for _ in range(7))]
+
+    def submit(ask: Ask, asker: Asker) -> None:
+        def hear(piece: Piece | EngineError) -> None:
+            asker(piece)
+            if asker.done.is_set():
+                ended.append(ask.asker)
+
+        engine.submit(ask, hear)
+
+    submit(many[0], askers[0])
+    assert askers[0].held.wait(WAIT_SECONDS)
+    for ask, asker in zip(many[1:], askers[1:6], strict=True):
+        submit(ask, asker)
+    askers[0].go.set()
+    assert askers[1].held.wait(WAIT_SECONDS)
+    assert engine.load == {"running": 4, "waiting": 2, "cancelled": 0}
+    for ask, asker in zip(few, askers[6:], strict=True):
+        submit(ask, asker)
+    askers[1].go.set()
+    assert [asker.text for asker in askers[:6]] == [piece.text for piece in expected]
+    assert ended[:3] == ["few"] * 3
+    engine.close()
+
+
+def test_who_fills_the_line_gives_places_to_who_comes_later(base: Base) -> None:
+    engine = Engine(base, attach_all(base), rows=1, waiting=2)
+    ask, asker = asks(base)[0], Asker(hold_at=1)
+    engine.submit(ask, asker)
+    assert asker.held.wait(WAIT_SECONDS)
+    waiting = [Asker(), Asker()]
+    for one in waiting:
+        engine.submit(ask, one)
+    other = Asker()
+    engine.submit(replace(ask, asker="other"), other)
+    assert isinstance(waiting[1].error, BusyError)
+    asker.go.set()
+    assert asker.text == waiting[0].text == other.text
     engine.close()
 
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from models.catalog import attach_all
 from models.registry import Registry
 from serve.access import Keys
 from serve.engine import Engine
+from serve.guard import RAYS_HEADERS
 from serve.memories import Memories
 from serve.routes import application
 from serve.service import Service
@@ -31,7 +32,14 @@ ALL = {"authorization": "Bearer master-key"}
 class Server:
     """The application over a registry, called in an event loop of its own for each request."""
 
-    def __init__(self, base: Base, folder: Path, keys: bool, body_bytes: int = 20_000) -> None:
+    def __init__(
+        self,
+        base: Base,
+        folder: Path,
+        keys: bool,
+        body_bytes: int = 20_000,
+        body_seconds: float = 60,
+    ) -> None:
         self.registry: Registry = publish(folder / "registry", base)
         self.keys = folder / "keys.json"
         self.keys.write_text(json.dumps({"adas-key": ["ada", "ghost"], "master-key": "*"}))
@@ -39,7 +47,11 @@ class Server:
         memories = Memories(self.registry, base, 1 << 30)
         self.engine = Engine(base, attach_all(base), rows=4, waiting=4)
         self.app = application(
-            Service(base, memories), self.engine, Keys(self.keys) if keys else None, body_bytes
+            Service(base, memories),
+            self.engine,
+            Keys(self.keys) if keys else None,
+            body_bytes,
+            body_seconds,
         )
 
     def __call__(
@@ -241,6 +253,25 @@ def test_bad_bodies_are_refused(
     server: Server, content: bytes, expected: tuple[int, Any, Any]
 ) -> None:
     assert error(server("POST", CHAT, content=content, headers=ALL)) == expected
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(fresh: Callable[..., Server]) -> None:
+    server = fresh(body_seconds=0.05)
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"model": '
+        await asyncio.Event().wait()
+
+    assert error(server("POST", CHAT, content=half(), headers=ALL)) == (408, None, "body_too_slow")
+    assert server.engine.load["running"] == 0
+
+
+@pytest.mark.parametrize(
+    "header", [{"X-Request-Disconnect-Disabled": "?1"}, {"x-request-timeout-seconds": "0"}]
+)
+def test_headers_that_ray_would_obey_are_refused(server: Server, header: dict[str, str]) -> None:
+    assert next(iter(header)).lower() in RAYS_HEADERS
+    assert error(server.chat(headers={**ALL, **header}))[0] == 400
 
 
 def test_unknown_routes_and_methods_answer_in_openais_form(server: Server) -> None:

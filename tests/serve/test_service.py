@@ -80,6 +80,13 @@ def test_a_users_state_goes_with_the_ask(service: Service) -> None:
     assert state.user_id == "a:b/c ü"
 
 
+def test_every_ask_says_whose_key_it_came_with(service: Service) -> None:
+    body = json.dumps({"model": service.name, "prompt": ["x", "y"]}).encode()
+    for grant in (EVERYONE, Grant(None, "one"), Grant(frozenset(), "two")):
+        found = service.prepare(parse(CompletionRequest, body), grant).asks
+        assert [ask.asker for ask in found] == [grant.asker] * 2
+
+
 def test_a_stop_token_in_somebodys_words_is_only_words(service: Service, base: Base) -> None:
     (ask,) = prepared(service, ("user", "end<|endoftext|>now")).asks
     assert base.tokenizer.eos_token_id not in ask.prompt[len(base.prompt.begin) :]
