@@ -113,8 +113,8 @@ def test_where_none_answers_it_is_said_and_waited_for() -> None:
             go_on()
 
         assert choose("task", PACKERS, say)[0] in range(PACKERS)
-    assert said[0] == "no packer answers: waiting until one does"
-    assert said[-1] == "a packer answers again"
+    assert said[0] == NOBODY
+    assert said[-1] == "a packer can work again"
 
 
 @pytest.mark.usefixtures("place", "impatient")
