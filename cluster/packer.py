@@ -104,7 +104,7 @@ class Packer:
         """How many tasks have not ended; -1 if this one is here; `NO_BENCH` while that is so."""
         if name in self._tasks:
             return -1
-        if time.monotonic() < self._rests_until:
+        if not self._has_bench and time.monotonic() < self._rests_until:
             return NO_BENCH
         return sum(not task.over for task in self._tasks.values())
 

@@ -28,7 +28,7 @@ PACKER_NAME = "packer-{}"
 ANSWER_SECONDS = 10.0  # that a packer is given to say how much it has to do
 SILENCE_SECONDS = 180.0  # between two complaints that none answers
 NO_BENCH = -2  # what a packer says that could not make its workbench, for some minutes
-NOBODY = "no packer answers: waiting until one does"
+NOBODY = "no packer answers and can work: waiting until one does (packer-*.log in the run's folder)"
 
 _logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def choose(name: str, packers: int, say: Say = _logger.warning) -> tuple[int, An
             found = _least(name, others)
         if found is not None:
             if said_at > 0:
-                say("a packer answers again")
+                say("a packer can work again")
             return found.number, found.handle
         if time.monotonic() > said_at + SILENCE_SECONDS:
             said_at = time.monotonic()

@@ -12,6 +12,7 @@ from cluster.packer import Packer
 from search.space import MemoryConfig
 
 CONFIG = MemoryConfig((0, 1), 4, 1e-3)
+WORDS = "CUDA error: an illegal memory access was encountered"
 OUTLIVED = 7
 
 
@@ -35,7 +36,7 @@ class Frail:
         """As CUDA does: once an access was illegal, every call raises."""
         if self.place in (place, "every"):
             self.place = "every"
-            raise RuntimeError("an illegal memory access was encountered")
+            raise RuntimeError(WORDS)
 
     def add(self, name: str, digest: str, configuration: MemoryConfig, seed: int) -> None:
         self.fail("add")
