@@ -8,22 +8,22 @@ code is 2. Work that broke off for a reason that is known comes up as BrokeOff, 
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cluster.experiment import Dtype, experiment_from, flags
+from cluster.experiment import Dtype, experiment_from, with_flags
 from cluster.judge import Endpoint, JudgeModel, JudgeUrl
 from cluster.process import BrokeOff, set_up
 from models.lines import shown
 
 if TYPE_CHECKING:
-    from models.registry import Registry, UnknownUser
+    from models.registry import Registry
 
 app = typer.Typer(
     name="milpa",
@@ -37,16 +37,6 @@ RunOption = Annotated[Path, typer.Option("--run", help="The folder of a search."
 User = Annotated[str, typer.Argument(help="A user id, as in the data.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Decides every random draw.")]
 Address = Annotated[str | None, typer.Option(help="An existing Ray cluster's.")]
-
-
-def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with one flag for every field of `Experiment`, given to it by name."""
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.kind is not p.VAR_KEYWORD]
-    signature = inspect.Signature([*flags(), *kept])
-    command.__signature__ = signature  # type: ignore[attr-defined]  # where typer looks
-    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
-    return command
 
 
 @app.callback()
@@ -225,21 +215,15 @@ def export(
     """Write a user's memory as a plain PEFT adapter."""
     population = run / "population"
     merged = population if (population / "adapter_config.json").is_file() else None
-    registry, unknown_user = registry_of(run)
-    try:
+    with registry_of(run, user) as registry:
         registry.export(user, folder, onto, merged)
-    except unknown_user as error:
-        raise ValueError(f"{shown(user)}: {error}") from error
 
 
 @app.command()
 def withdraw(run: Run, user: User) -> None:
     """Take a user's published memory back; the one before it counts again."""
-    registry, unknown_user = registry_of(run)
-    try:
+    with registry_of(run, user) as registry:
         before = registry.withdraw(user)
-    except unknown_user as error:
-        raise ValueError(f"{shown(user)}: {error}") from error
     typer.echo("the user is unknown now" if before is None else f"{before.digest} is current now")
 
 
@@ -286,13 +270,17 @@ def examples(
     write(out, users, seed, population)
 
 
-def registry_of(run: Path) -> tuple[Registry, type[UnknownUser]]:
-    """A run's registry, and what it raises for a user it doesn't know."""
+@contextmanager
+def registry_of(run: Path, user: str) -> Iterator[Registry]:
+    """A run's registry; where it doesn't know the user, that is said."""
     from cluster.folder import RunFolder
     from models.registry import Registry, UnknownUser
 
     RunFolder(run).check()
-    return Registry(RunFolder(run).registry), UnknownUser
+    try:
+        yield Registry(RunFolder(run).registry)
+    except UnknownUser as error:
+        raise ValueError(f"{shown(user)}: {error}") from error
 
 
 def main() -> None:

@@ -231,6 +231,16 @@ def flags() -> list[inspect.Parameter]:
     return [_parameter(setting, *get_args(hints[setting.name])) for setting in fields(Experiment)]
 
 
+def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with one flag for every field of `Experiment`, given to it by name."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.kind is not p.VAR_KEYWORD]
+    signature = inspect.Signature([*flags(), *kept])
+    command.__signature__ = signature  # type: ignore[attr-defined]  # where typer looks
+    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
+    return command
+
+
 def _parameter(setting: Field[Any], hint: Any, help_text: str) -> inspect.Parameter:
     required = setting.default is MISSING
     name = _flag(setting.name)

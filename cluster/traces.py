@@ -66,7 +66,7 @@ def _named(folder: RunFolder, users: Users) -> set[str]:
         ids |= histories.pair_counts.keys()
     if (folder.path / FILE_NAME).is_file():
         choice = Choice.load(folder.path)
-        ids |= {user.user_id for user in (*choice.searched, *choice.left_out)}
+        ids |= {one.user_id for one in choice.searched} | {one.user_id for one in choice.left_out}
     return {digest for digest, user_id in users.items() if user_id in ids}
 
 
@@ -92,7 +92,7 @@ def _measured(folder: RunFolder, users: Users) -> set[str]:
         found |= set(json.loads(file.read_text(encoding="utf-8")))
     if (folder.path / results.FILE_NAME).is_file():
         run = results.load(folder.path)
-        ids = {user.user_id for user in (*run.users, *run.left_out)}
+        ids = {one.user_id for one in run.users} | {one.user_id for one in run.left_out}
         found |= {digest for digest, user_id in users.items() if user_id in ids}
     return found & users.keys()
 
