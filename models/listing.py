@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,20 +38,22 @@ class _Read:
 class Listing:
     """The users of a registry's pointers, which lie in folders by the first digits of their names.
 
-    Several threads may ask at once.
+    Several threads may ask at once; one of them reads what changed, and the others wait for it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[str, _Read] = {}
+        self._reading = threading.Lock()
 
     def users(self) -> list[str]:
         """All users with a current state, in order of their ids.
 
         A damaged pointer is logged and left out: one user's file must not hide the others.
         """
-        found = {place.name: self._of(place) for place in self._places()}
-        self._read = {name: read for name, read in found.items() if _is_settled(read)}
+        with self._reading:
+            found = {place.name: self._of(place) for place in self._places()}
+            self._read = {name: read for name, read in found.items() if _is_settled(read)}
         return sorted(user for read in found.values() for user in read.users)
 
     def some(self, count: int) -> list[str]:

@@ -96,7 +96,8 @@ class _Edge:
     async def models(self, request: Request) -> Response:
         """The models that the key opens."""
         grant = await self._grant(request)
-        return JSONResponse(await asyncio.to_thread(self._service.models, grant))
+        body = await asyncio.to_thread(self._service.models_body, grant)
+        return Response(body, media_type="application/json")
 
     async def model(self, request: Request) -> Response:
         """One model."""

@@ -12,6 +12,7 @@ template it is one line with them there too, as everywhere else: a line break wo
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import threading
 import time
@@ -44,7 +45,7 @@ from serve.schema import (
 # Below this, dividing by the temperature leaves the range of floats, and the likeliest wins anyway.
 _GREEDY_BELOW = 1e-3
 
-_SINGLY = 64  # users of a key whose files are looked at one by one; of more, everybody is listed
+_SINGLY = 1000  # users of a key whose files are looked at one by one; of more, everybody is listed
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,18 @@ class Service:
         # differently meanwhile; what arrives is read by a copy.
         self._prompt = copy.deepcopy(base.prompt)
         self._reading = threading.Lock()
+        self._listed: tuple[list[str], bytes] = ([], b"")  # everybody, and the list as it was sent
+
+    def models_body(self, grant: Grant) -> bytes:
+        """`models` as JSON; everybody's is written anew only where somebody came or went."""
+        if grant.users is not None:
+            return _json(self.models(grant))
+        users, body = self._listed
+        everybody = self._memories.users()
+        if not body or users != everybody:
+            body = _json(self._named(everybody))
+            self._listed = everybody, body
+        return body
 
     def models(self, grant: Grant) -> dict[str, object]:
         """Body of the list of models that a key opens."""
@@ -78,6 +91,9 @@ class Service:
             users = [user for user in self._memories.users() if grant.opens(user)]
         else:
             users = sorted(user for user in grant.users if user in self._memories)
+        return self._named(users)
+
+    def _named(self, users: Sequence[str]) -> dict[str, object]:
         names = [self.name, *(f"{self.name}:{user}" for user in users)]
         return model_list(names, self._started)
 
@@ -231,6 +247,10 @@ class Service:
             piecewise=bool(request.stream),
             asker=asker,
         )
+
+
+def _json(body: Mapping[str, object]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _turns(request: ChatRequest) -> list[dict[str, str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,18 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_what_has_not_changed_is_read_once(registry: Registry, opened: list[Path]) -> None:
     for _ in range(3):
         assert registry.users() == USERS
+    assert len(opened) == len(USERS)
+
+
+def test_many_who_ask_at_once_read_it_once(registry: Registry, opened: list[Path]) -> None:
+    together = threading.Barrier(4)
+
+    def users(_: int) -> list[str]:
+        together.wait(60)
+        return registry.users()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(users, range(4))) == [USERS] * 4
     assert len(opened) == len(USERS)
 
 

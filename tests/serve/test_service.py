@@ -10,6 +10,7 @@ import pytest
 
 from models.base import Base
 from models.pointer import Pointer
+from models.registry import Registry
 from serve.access import EVERYONE, Grant
 from serve.memories import Memories
 from serve.schema import ChatRequest, CompletionRequest, RefusedError, parse
@@ -57,13 +58,28 @@ def test_a_base_is_called_by_its_folder_or_hub_name(tmp_path: Path) -> None:
 def test_a_key_of_few_and_a_key_of_many_users_list_the_same(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few, many = frozenset(["bob", "gone"]), frozenset(["bob", *(f"u{i}" for i in range(500))])
+    few, many = frozenset(["bob", "gone"]), frozenset(["bob", *(f"u{i}" for i in range(5000))])
     read: list[Path] = []
     reading = Pointer.read
     monkeypatch.setattr(Pointer, "read", lambda file: read.append(file) or reading(file))
     listed = [service.models(Grant(users))["data"] for users in (few, many, few)]
     assert listed[0] == listed[1] == listed[2]
     assert len(read) <= 6  # one for each key of few, and the four who are published
+
+
+def test_everybodys_list_is_written_anew_only_where_it_changed(
+    service: Service, base: Base, tmp_path: Path
+) -> None:
+    first = service.models_body(EVERYONE)
+    assert json.loads(first) == service.models(EVERYONE)
+    assert service.models_body(EVERYONE) is first
+    Registry(tmp_path / "registry").withdraw("ada")
+    second = service.models_body(EVERYONE)
+    assert json.loads(second) == service.models(EVERYONE)
+    assert b"ada" in first
+    assert b"ada" not in second
+    bobs = json.loads(service.models_body(Grant(frozenset(["bob"]))))["data"]
+    assert [model["id"] for model in bobs] == [service.name, f"{service.name}:bob"]
 
 
 def test_a_conversation_is_read_in_the_bases_format(service: Service, base: Base) -> None:
