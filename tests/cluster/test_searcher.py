@@ -268,7 +268,7 @@ def test_a_trial_that_was_refused_is_next_again_however_often(bench: Bench) -> N
     assert isinstance(first, Asked)
     asked = first
     for _ in range(2 * ATTEMPTS):
-        bench.searcher.on_trial_complete(bench.id_of(asked), dict(REFUSED))
+        bench.finish(asked, **REFUSED)
         again = bench.suggest()
         assert again == first
         asked = again
