@@ -198,7 +198,7 @@ class Workbench:
 
         Whose memory was taken back meanwhile is left out.
         """
-        states = self._memories({one for user, of in drawn.items() for one in (user, *of)})
+        states = self._current({one for user, of in drawn.items() for one in (user, *of)})
         users = {digest: self._subjects.of(digest) for digest in drawn if digest in states}
         return gain_matrix(
             self._base,
@@ -210,7 +210,7 @@ class Workbench:
             frame=self._frame,
         )
 
-    def _memories(self, digests: Iterable[str]) -> dict[str, UserState | None]:
+    def _current(self, digests: Iterable[str]) -> dict[str, UserState | None]:
         """What is published of these users, without those of whom nothing is any more."""
         registry = Registry(self._folder.registry)
         found: dict[str, UserState | None] = {}
