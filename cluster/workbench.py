@@ -10,8 +10,8 @@ It raises what goes wrong; which task that ends, and that the others go on, is `
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +31,11 @@ from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer
 from models.gain import GainMatrix, gain_matrix
 from models.inside import neutral_rows
-from models.personalizer import Budget, Finished, Task, UserState
+from models.personalizer import Budget, Finished, Task
 from models.prompt import Row
 from models.published import BaseIdentity
 from models.recomputation import recomputed
-from models.registry import Registry, UnknownUser
+from models.registry import Registry
 from models.rouge import mean_rouge_l
 from models.scoring import answers, evaluation_items, losses, score
 from models.strength import moderated
@@ -194,11 +194,8 @@ class Workbench:
             registry.publish(without_memory(user_id), identity, {}, reason)
 
     def gain(self, drawn: Mapping[str, Sequence[str]]) -> GainMatrix:
-        """Users' own memories against those drawn, on validation items; all are digests.
-
-        Whose memory was taken back meanwhile is left out.
-        """
-        states = self._current({one for user, of in drawn.items() for one in (user, *of)})
+        """Users' own memories against those drawn, on validation items; all are digests."""
+        states = self._subjects.states({one for user in drawn for one in (user, *drawn[user])})
         users = {digest: self._subjects.of(digest) for digest in drawn if digest in states}
         return gain_matrix(
             self._base,
@@ -209,15 +206,6 @@ class Workbench:
             answer_limits={digest: user.answer_tokens for digest, user in users.items()},
             frame=self._frame,
         )
-
-    def _current(self, digests: Iterable[str]) -> dict[str, UserState | None]:
-        """What is published of these users, without those of whom nothing is any more."""
-        registry = Registry(self._folder.registry)
-        found: dict[str, UserState | None] = {}
-        for digest in digests:
-            with suppress(UnknownUser):
-                found[digest] = registry.load(self._subjects.user_id(digest), self._base)
-        return found
 
     def _add(
         self,
