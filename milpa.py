@@ -35,6 +35,8 @@ app = typer.Typer(
 Run = Annotated[Path, typer.Argument(help="The folder of a search.", show_default=False)]
 RunOption = Annotated[Path, typer.Option("--run", help="The folder of a search.")]
 User = Annotated[str, typer.Argument(help="A user id, as in the data.", show_default=False)]
+Users = Annotated[list[str] | None, typer.Argument(help="User ids, as in the data.")]
+UsersFile = Annotated[Path | None, typer.Option(help="A file of more user ids, one a line.")]
 Seed = Annotated[int, typer.Option(help="Decides every random draw.")]
 Address = Annotated[str | None, typer.Option(help="An existing Ray cluster's.")]
 
@@ -228,20 +230,11 @@ def withdraw(run: Run, user: User) -> None:
 
 
 @app.command()
-def forget(
-    run: Run,
-    user: Annotated[list[str] | None, typer.Argument(help="User ids, as in the data.")] = None,
-    users: Annotated[Path | None, typer.Option(help="A file of more, one id a line.")] = None,
-) -> None:
-    """Remove users from a run or a comparison: registries, records, answers, report and data.
+def forget(run: Run, user: Users = None, users: UsersFile = None) -> None:
+    """Remove users from a run or a comparison: registries, records, answers, report and data."""
+    from cluster import forget as forgetting
 
-    Nobody is removed where it does not hold one of those who are named.
-    """
-    from cluster.forget import forget as remove
-    from cluster.forget import ids_in
-
-    for line in remove(run, *(user or ()), *(ids_in(users) if users else ())):
-        typer.echo(line)
+    typer.echo("\n".join(forgetting.forget(run, *(user or ()), *forgetting.ids_in(users))))
 
 
 @app.command()

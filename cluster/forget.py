@@ -67,13 +67,15 @@ def forget(run: Path, *user_ids: str) -> list[str]:
     return [line for line in said if line]
 
 
-def ids_in(file: Path) -> list[str]:
-    """User ids from a file, one a line; empty lines are none.
+def ids_in(file: Path | None) -> list[str]:
+    """User ids from a file, one a line; empty lines are none, nor is anybody in no file.
 
     Raises:
         OSError: it can't be read.
         ValueError: it is not UTF-8.
     """
+    if file is None:
+        return []
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +19,8 @@ from models.history import (
     user_texts,
 )
 from models.persona import Persona
+from models.personalizer import UserState
+from models.registry import Registry, UnknownUser
 from models.scoring import answer_limit, evaluation_items
 
 _KEPT = 256
@@ -42,7 +46,7 @@ class Subject:
 
 
 class Subjects:
-    """All users of a run, by digest."""
+    """All users of a run, by digest, and what is published of them."""
 
     def __init__(self, folder: RunFolder, base: Base, items: int) -> None:
         """Opens the run's histories.
@@ -56,11 +60,20 @@ class Subjects:
         key = folder.key()
         self._user_ids = {user_digest(key, user): user for user in self._histories.user_ids}
         self._base, self._items = base, items
+        self._registry = Registry(folder.registry)
         self.of = lru_cache(_KEPT)(self._read)
 
     def user_id(self, digest: str) -> str:
         """Whose digest it is."""
         return self._user_ids[digest]
+
+    def states(self, digests: Iterable[str]) -> dict[str, UserState | None]:
+        """What is published of these users, without those whose memory was taken back."""
+        found: dict[str, UserState | None] = {}
+        for digest in digests:
+            with suppress(UnknownUser):
+                found[digest] = self._registry.load(self.user_id(digest), self._base)
+        return found
 
     def _read(self, digest: str) -> Subject:
         history = self._histories.load(self.user_id(digest))
