@@ -11,7 +11,6 @@ preparation.py  a run before anything is trained
 process.py      how a process is set up, how work breaks off, and whether it prints to a log
 connection.py   an embedded Ray or an existing cluster, and what it must offer
 subjects.py     the users whose memories train on a device
-personal_gain.py  users' own memories against strangers', as they are published
 workbench.py    one base with its pack and its scoring, without Ray
 chosen.py       how right a model's picks among options were
 inside.py       what a user's memory changed, as it is kept and shown

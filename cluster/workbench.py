@@ -23,14 +23,13 @@ from cluster.bench import Events
 from cluster.experiment import Experiment
 from cluster.folder import RunFolder
 from cluster.inside import inside_of
-from cluster.personal_gain import against_strangers
 from cluster.subjects import Subject, Subjects
 from cluster.trial import Event
 from cluster.winners import publish, without_memory
 from models.alive import is_alive
 from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer
-from models.gain import GainMatrix
+from models.gain import GainMatrix, gain_matrix
 from models.inside import neutral_rows
 from models.personalizer import Budget, Finished, Task
 from models.prompt import Row
@@ -196,9 +195,17 @@ class Workbench:
 
     def gain(self, drawn: Mapping[str, Sequence[str]]) -> GainMatrix:
         """Users' own memories against those drawn, on validation items; all are digests."""
-        registry = Registry(self._folder.registry)
-        where = (self._base, self._attach, self._frame)
-        return against_strangers(*where, registry, self._subjects, drawn)
+        states = self._subjects.states({one for user in drawn for one in (user, *drawn[user])})
+        users = {digest: self._subjects.of(digest) for digest in drawn if digest in states}
+        return gain_matrix(
+            self._base,
+            self._attach,
+            states,
+            {digest: evaluation_items(user.validation) for digest, user in users.items()},
+            {digest: [one for one in drawn[digest] if one in states] for digest in users},
+            answer_limits={digest: user.answer_tokens for digest, user in users.items()},
+            frame=self._frame,
+        )
 
     def _add(
         self,
