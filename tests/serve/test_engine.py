@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import islice
 from queue import SimpleQueue
 
 import pytest
@@ -205,8 +206,9 @@ def test_who_takes_every_row_gives_some_to_who_comes_later(base: Base) -> None:
         Ask(prompt, people[seed % 4], 60, Sampling(1.0, 1.0, seed), bare=True, asker="many")
         for seed in range(20)
     ]
-    answers = [(ask, engine.answer([ask])[0]) for ask in tried]
-    many, expected = zip(*[pair for pair in answers if pair[1].tokens > 20][:6], strict=True)
+    answers = ((ask, engine.answer([ask])[0]) for ask in tried)
+    long = islice((pair for pair in answers if pair[1].tokens > 20), 6)
+    many, expected = zip(*long, strict=True)
     assert len(many) == 6
     few = [replace(ask, max_tokens=2, asker="few") for ask in asks(base)[:3]]
     ended: list[str] = []
