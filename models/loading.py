@@ -84,12 +84,14 @@ def weight_count(source: str) -> int:
 def require_rows(source: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     """Refuse a tokenizer with tokens that a base has no embeddings for.
 
-    On a GPU one such token takes the device from the whole process.
+    On a GPU one such token takes the device from the whole process. Special ones that no prompt
+    holds may lack theirs, as a pad does that was added later: a text never becomes such a token.
 
     Raises:
         ValueError: ids at or beyond the number of rows.
     """
-    largest = max(tokenizer.get_vocab().values(), default=0)
+    unused = set(tokenizer.all_special_ids) - {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    largest = max(set(tokenizer.get_vocab().values()) - unused, default=0)
     if largest >= rows:
         raise ValueError(
             f"expected a tokenizer with ids below {rows}, the rows of {source!r} for embeddings, "

@@ -90,3 +90,15 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     for refuse in (check, lambda folder: Base.load(folder, device="cpu")):
         with pytest.raises(ValueError, match=rf"ids below 384.*{tmp_path}.*got ids up to 384; "):
             refuse(tmp_path)
+
+
+def test_a_pad_that_was_added_later_needs_no_embedding(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"token {i}" for i in range(384 - len(tokenizer))])
+    tokenizer.add_special_tokens({"pad_token": "<added pad>"})
+    assert tokenizer.pad_token_id == 384
+    tokenizer.save_pretrained(tmp_path)
+    check(tmp_path)
+    base = Base.load(tmp_path, device="cpu")
+    assert max(base.prompt.text("say <added pad> to me")) < 384
