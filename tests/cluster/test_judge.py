@@ -97,7 +97,6 @@ def test_broken_replies_are_ties_and_counted() -> None:
     assert not any(each.contradicts for each in found)
     counts = counted(duels, found, 0)
     assert (counts.replies, counts.unreadable, counts.ties) == (10, 9, 5)
-    assert "9 of 10 replies unreadable" in str(counts)
 
 
 @pytest.mark.parametrize(
