@@ -140,12 +140,12 @@ def test_a_driver_that_hears_nothing_for_long_says_so_if_no_packer_answers(tmp_p
     assert NOBODY in said[1]
 
 
-def tried(attempts: int) -> list[Event]:
-    """The last event of each attempt at a trial, until one is not lost."""
+def tried(user: str, attempts: int) -> list[Event]:
+    """The last event of each attempt at a trial of a user's, until one is not lost."""
     ends: list[Event] = []
     for i in range(attempts):
         task = Trial({
-            "user": "aaaa", "key": f"{CONFIG.key}-{i}", "configuration": CONFIG.to_json(),
+            "user": user, "key": f"{CONFIG.key}-{i}", "configuration": CONFIG.to_json(),
             "seed": i, "packers": PACKERS,
         })  # fmt: skip
         while not (event := task.step())["done"]:
@@ -163,7 +163,7 @@ def test_a_packer_whose_device_died_ends_and_its_trial_is_not_told_failed(
     before = [called(i, "pid") for i in range(PACKERS)]
     for i in range(PACKERS):
         called(i, "fail_at", where)
-    *lost, end = tried(PACKERS + 1)
+    *lost, end = tried(where, PACKERS + 1)  # a packer keeps the ends of earlier trials
     assert lost
     assert all(one == {"lost": True, "done": True} for one in lost)
     assert "error" not in end
