@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from cluster.private import write_private
-from search.storage import sqlite_url
 
 WAIT_SECONDS = 60.0
 _KEY_BYTES = 32
@@ -85,6 +84,8 @@ class RunFolder:
     @property
     def default_storage(self) -> str:
         """Address of the studies where no other is given."""
+        from search.storage import sqlite_url  # brings Optuna, which GPU benchmarks go without
+
         return sqlite_url(self.path.absolute() / "studies.db")
 
     def storage(self) -> str:
