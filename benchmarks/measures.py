@@ -64,6 +64,9 @@ def measures(dtype: str) -> list[Measure]:
     found = [*ANYWHERE.values(), *ON_A_CPU, answers]
     if dtype == "bfloat16":
         found.append(Measure("own attention", models.base, "take_attention", lambda model: None))
+        found.append(
+            Measure("shapes that come again", products, "_room", lambda positions: positions)
+        )
     elif torch._C._has_mkldnn:
         pays = products.onednn_pays()
         name = "oneDNN's products" if pays else "torch's products: oneDNN's"

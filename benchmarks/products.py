@@ -1,9 +1,10 @@
 """What Milpa computes otherwise than torch on this processor: how many times faster that is.
 
 Float32 matrix products (`models.products.product`), for the shapes of a small base: its layers, its
-head, and LoRAs; and attention in bfloat16 with its backward (`models.attention.attention`), for
-short rows and long ones. One thread, CPU time, the best of several; results are the same within the
-numbers' precision.
+head, and LoRAs; a frozen layer's products in bfloat16 (`models.products.FrozenLinear`) for numbers
+of positions that hardly come again, as rows of text have them; and attention in bfloat16 with its
+backward (`models.attention.attention`), for short rows and long ones. One thread, CPU time, the
+best of several, but for what is compiled: once. Results are the same within the numbers' precision.
 
     python -m benchmarks.products
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from models.attention import attention
-from models.products import product
+from models.products import freeze_linears, product
 
 SHAPES = {  # positions, features in, features out
     "layer, up": (2048, 192, 512),
@@ -30,6 +31,7 @@ SHAPES = {  # positions, features in, features out
     "LoRA A, rank 8": (2048, 192, 8),
     "LoRA B, rank 96": (2048, 96, 512),
 }
+PASSES = 2000
 ROWS = ((64, 20), (32, 40), (16, 100), (8, 256))  # rows and their tokens; 3 heads of 64 features
 
 
@@ -37,6 +39,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print_products()
+    print_new_shapes()
     print_attention()
 
 
@@ -53,6 +56,24 @@ def print_products() -> None:
             f"| {name} | {positions} x {features_in} x {features_out} "
             f"| {forward:.2f} | {backward:.2f} |"
         )
+
+
+def print_new_shapes() -> None:
+    """A frozen layer, forward and backward, over positions that seldom come again."""
+    plain = torch.nn.Linear(192, 512, bias=False).bfloat16().requires_grad_(False)
+    model = torch.nn.Sequential(torch.nn.Linear(192, 512, bias=False)).bfloat16()
+    model.load_state_dict({"0.weight": plain.weight})
+    freeze_linears(model.requires_grad_(False))
+    drawn = torch.randint(32, 2048, (PASSES,), generator=torch.Generator().manual_seed(0)).tolist()
+    spent = []
+    for layer in (plain, model):
+        began = time.thread_time()
+        for positions in drawn:
+            x = torch.zeros(positions, 192, dtype=torch.bfloat16, requires_grad=True)
+            layer(x).sum().backward()
+        spent.append(time.thread_time() - began)
+    print("\n| a frozen layer in bfloat16, positions | forward and backward |\n| --- | ---: |")
+    print(f"| {PASSES} times drawn from 32 to 2,047 | {spent[0] / spent[1]:.2f} |")
 
 
 def print_attention() -> None:

@@ -1,14 +1,15 @@
 """Makes a recorded problem (see `benchmarks.recorded_problem`) of given data on a given base.
 
     python -m benchmarks.record --data DATA --base BASE --out FOLDER [--users 3] [--rate 1e-3]
-                                [--shuffle]
+                                [--shuffle] [--most-words 1000] [--dtype auto]
 
 trains the whole space of the base at one learning rate (1,275 configurations of 8 layers) for each
 user, as a trial of `milpa search` would, with the packed trainer; 50 of them three times over, for
 the noise. Every result is appended to FOLDER/records.jsonl as it comes, so a run that was stopped
 goes on where it was; at the end FOLDER/table.csv.gz is written, well below a megabyte. Users'
 digests are under a key that stays in the folder. With `--shuffle` the order is drawn, users mixed:
-what a stopped run leaves is a fair sample of the space, but packs share no lowest layer.
+what a stopped run leaves is a fair sample of the space, but packs share no lowest layer. With
+`--most-words` users with longer training parts are passed over: their tables take longer.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 from benchmarks.recorded_problem import Record, Table
 from models.base import Base
 from models.catalog import attach_all, frame_all, personalizer
-from models.history import Histories, Split, TooShort, split, user_digest
+from models.history import Histories, Interaction, Split, TooShort, split, user_digest
 from models.personalizer import Finished, Task
 from models.scoring import answer_limit, evaluation_items, score
 from models.training import Checkpoint
@@ -82,6 +83,7 @@ def record(
     rate: float,
     slots: int,
     shuffle: bool = False,
+    most_words: int | None = None,
 ) -> Iterator[Record]:
     """Trains what the folder doesn't hold yet; yields each result once it is written.
 
@@ -93,6 +95,7 @@ def record(
         rate: the learning rate.
         slots: memories that train together.
         shuffle: draw the order, the same each time; every user's base still comes first.
+        most_words: in the training part of a user; None takes any.
 
     Raises:
         ValueError: the folder was begun at another learning rate, or there are too few users.
@@ -100,7 +103,7 @@ def record(
     folder.mkdir(parents=True, exist_ok=True)
     _settle_rate(folder / "rate", rate)
     known = {one.key for one in kept(folder)}
-    people = _people(base, data, folder, users)
+    people = _people(base, data, folder, users, most_words)
     every = [_Wanted(p, c, r) for p in people for c, r in trainings(base, rate)]
     if shuffle:
         every = _shuffled(every)
@@ -152,7 +155,9 @@ def _shuffled(wanted: Sequence[_Wanted]) -> list[_Wanted]:
     return sorted((wanted[i] for i in order), key=lambda one: bool(one.configuration.layers))
 
 
-def _people(base: Base, data: str, folder: Path, count: int) -> list[_Person]:
+def _people(
+    base: Base, data: str, folder: Path, count: int, most_words: int | None = None
+) -> list[_Person]:
     """Users whose history can be split between sessions, in an order that a key decides."""
     key_file, archive = folder / "key", folder / "data"
     if not key_file.is_file():
@@ -168,12 +173,17 @@ def _people(base: Base, data: str, folder: Path, count: int) -> list[_Person]:
             parts = split(histories.load(user_id))
         except TooShort:
             continue
-        if parts.by_session:
+        if parts.by_session and _words(parts.train) <= (most_words or math.inf):
             limit = answer_limit(base, parts.train)
             found.append(_Person(user_digest(key, user_id), user_id, parts, limit))
     if len(found) < count:
-        raise ValueError(f"expected {count} users split between sessions, got {len(found)}")
+        bound = f" of at most {most_words} words" if most_words else ""
+        raise ValueError(f"expected {count} users{bound} split between sessions, got {len(found)}")
     return found
+
+
+def _words(items: Sequence[Interaction]) -> int:
+    return sum(len(f"{item.query or ''} {item.response}".split()) for item in items)
 
 
 def _trained(base: Base, wanted: deque[_Wanted], slots: int) -> Iterator[Record]:
@@ -237,12 +247,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shuffle", action="store_true")
+    parser.add_argument("--most-words", type=int)
+    parser.add_argument("--dtype", default="auto")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    base = Base.load(given.base)
+    base = Base.load(given.base, dtype=given.dtype)
     every = given.users * len(trainings(base, given.rate))
     done = len(kept(given.out))
-    settings = (given.users, given.rate, given.slots, given.shuffle)
+    settings = (given.users, given.rate, given.slots, given.shuffle, given.most_words)
     for one in record(base, given.data, given.out, *settings):
         done += 1
         print(f"{done} of {every}: {one.line()}", flush=True)

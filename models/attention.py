@@ -1,9 +1,9 @@
 """Attention as fast as a CPU allows in bfloat16, where it is trained.
 
-torch's fused attention saves memory, and on a CPU its backward in bfloat16 takes several times as
-long as the products that it consists of (`python -m benchmarks.products`). So where a gradient is
-asked for, rows short enough for their scores to lie in the cache go through plain products. All
-others are torch's own.
+The backward of torch's fused attention takes several times as long on a CPU in bfloat16 as in
+float32 where rows are short (`python -m benchmarks.products`). Plain products are no way out: in
+bfloat16 each new shape is compiled (`models/products.py`). So where a gradient is asked for, short
+rows are attended to in float32. All others are torch's own.
 
 Notation: B rows, H heads, T tokens, S tokens attended to, D features of a head.
 """
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "milpa"
-LONGEST = 256  # tokens of a row
+LONGEST = 192  # tokens of a row; beyond them nothing is gained
 _KNOWN = {"position_ids", "cache_position", "use_cache", "sliding_window", "output_attentions"}
 
 
@@ -54,29 +54,15 @@ def attention(
             is_causal=is_causal,
             **others,
         )
-    groups = getattr(module, "num_key_value_groups", 1)
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    if is_causal is None:
-        is_causal = getattr(module, "is_causal", True)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores_BHTS = (query * scale) @ key.mT
-    mask = _causal(query, key) if attention_mask is None and is_causal else attention_mask
-    if mask is not None:
-        scores_BHTS = scores_BHTS + _added(mask, scores_BHTS.dtype)
-    return (scores_BHTS.softmax(-1) @ value).transpose(1, 2).contiguous(), None
-
-
-def _causal(query: Tensor, key: Tensor) -> Tensor:
-    """Which of S tokens each of the T last ones may see."""
-    t, s = query.shape[2], key.shape[2]
-    return torch.ones(t, s, dtype=torch.bool, device=query.device).tril(s - t)
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask as a number to add."""
-    if mask.dtype != torch.bool:
-        return mask
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        attention_mask = attention_mask.float()
+    found, _ = sdpa_attention_forward(
+        *(module, query.float(), key.float(), value.float(), attention_mask),
+        scaling=scaling,
+        is_causal=is_causal,
+        **others,
+    )
+    return found.to(query.dtype), None
 
 
 AttentionInterface.register(NAME, attention)

@@ -122,10 +122,13 @@ def _slope(base: Base, configuration: MemoryConfig) -> float:
 
 
 def _weight_slope(base: Base, configuration: MemoryConfig) -> float:
-    """Bytes that a step takes for one more weight, beside its state."""
+    """Bytes that a step takes for one more weight, beside its state.
+
+    None where the copies of a memory's rows, fewer of each with more memories, weigh more.
+    """
     weights = configuration.parameter_count(base.per_rank)
     more = _peak(base, [configuration] * 4, _ROWS)
-    return (more - _peak(base, [configuration] * 2, _ROWS)) / (2 * weights)
+    return max(0.0, (more - _peak(base, [configuration] * 2, _ROWS)) / (2 * weights))
 
 
 def _peak(base: Base, configurations: Sequence[MemoryConfig], count: int) -> int:

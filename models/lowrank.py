@@ -4,7 +4,8 @@ A product is one batched multiplication: the memories of one rank with about as 
 Where their row counts differ, the places that are left over hold another row's copy, whose part is
 thrown away; ranks are never padded. What multiplies is in the layer's own precision (bfloat16 on
 most bases); weights and their gradients are float32. On a CPU, where a batched product of many
-tokens is no faster than its parts, every memory's rows are multiplied where they lie.
+tokens is no faster than its parts, every memory's rows are multiplied where they lie; and few
+tokens in float32, since bfloat16 would be compiled for every number of them (`models/products.py`).
 
 The backward is written out, because autograd would keep what is cheap to make again: copies of the
 chosen rows and the stacked weights. Kept are the layer's input, the weights, and A x, which is
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.products import compiles, filled
 from models.products import product as times
 
 LONG_ROW = 8  # tokens; shorter rows are generation's, where a call costs more than its products
@@ -44,6 +46,12 @@ class Product:
     memories: int
     alone: tuple[Product, ...] = ()
 
+    @property
+    def width(self) -> int:
+        """K: rows of each memory, left-over places among them."""
+        rows = self.rows
+        return (rows.stop - rows.start if isinstance(rows, slice) else len(rows)) // self.memories
+
 
 def add_products(
     y: Tensor, x: Tensor, row_count: int, products: Sequence[Product], weights: Sequence[Tensor]
@@ -57,9 +65,12 @@ def add_products(
         products: which rows go together; a row occurs in at most one.
         weights: A `[R, I]` and B `[O, R]` of each memory of each product, in turn.
     """
+    kind = x.dtype
     if x.device.type == "cpu" and x.shape[:-1].numel() >= LONG_ROW * row_count:
         products = [one for product in products for one in product.alone or (product,)]
-    return _Products.apply(y, x, row_count, products, *weights)  # type: ignore[no-any-return,no-untyped-call]
+    elif compiles(x):
+        kind = torch.float32
+    return _Products.apply(y, x, row_count, products, kind, *weights)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Products(torch.autograd.Function):
@@ -70,15 +81,16 @@ class _Products(torch.autograd.Function):
         x: Tensor,
         row_count: int,
         products: Sequence[Product],
+        kind: torch.dtype,
         *weights: Tensor,
     ) -> Tensor:
-        ctx.products, ctx.row_count = products, row_count
+        ctx.products, ctx.row_count, ctx.kind = products, row_count, kind
         ctx.mark_dirty(y)
         x_BTI, y_BTO = _by_row(x, row_count), _by_row(y, row_count)
         hidden: list[Tensor] = []
         for product, pairs in _with_pairs(products, weights):
-            a_NRI, b_NOR = _stacked(pairs, x.dtype)
-            hidden.append(times(_chosen(x_BTI, product), a_NRI))
+            a_NRI, b_NOR = _stacked(pairs, kind)
+            hidden.append(times(_chosen(x_BTI, product).to(kind), a_NRI))
             _add(y_BTO, times(hidden[-1], b_NOR), product)
         ctx.save_for_backward(x, *hidden, *weights)
         return y
@@ -91,8 +103,9 @@ class _Products(torch.autograd.Function):
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
         grads: list[Tensor] = []
         for (product, pairs), h_NPR in zip(_with_pairs(ctx.products, weights), hidden, strict=True):
-            a_NRI, b_NOR = _stacked(pairs, x.dtype)
-            x_NPI, grad_NPO = _chosen(x_BTI, product), _chosen(grad_BTO, product, blank=True)
+            a_NRI, b_NOR = _stacked(pairs, ctx.kind)
+            x_NPI = _chosen(x_BTI, product).to(ctx.kind)
+            grad_NPO = _chosen(grad_BTO, product, blank=True).to(ctx.kind)
             grad_NPR = times(grad_NPO, b_NOR.mT)
             grad_a_NRI = times(grad_NPR.mT, x_NPI.mT)
             # Its transpose: a tall transposed left side is slow in bfloat16 on a CPU.
@@ -101,7 +114,7 @@ class _Products(torch.autograd.Function):
                 grads += [grad_a.to(a_RI.dtype), grad_b.T.to(b_OR.dtype).contiguous()]
             if grad_x is not None:
                 _add(_by_row(grad_x, ctx.row_count), times(grad_NPR, a_NRI.mT), product)
-        return (grad_y, grad_x, None, None, *grads)
+        return (grad_y, grad_x, None, None, None, *grads)
 
 
 Pair = tuple[Tensor, Tensor]
@@ -135,18 +148,19 @@ def _stacked(pairs: Sequence[Pair], dtype: torch.dtype) -> Pair:
 
 
 def _chosen(tensor_BTF: Tensor, product: Product, blank: bool = False) -> Tensor:
-    """`[N, P, features]` of a product's rows; `blank` zeroes left-over places."""
+    """`[N, P, features]` of a product's rows, filled; `blank` zeroes left-over places."""
     chosen = tensor_BTF[product.rows]
     if blank and product.real is not None:
         kept = torch.zeros_like(chosen)
         kept[product.real] = chosen[product.real]
         chosen = kept
-    return chosen.reshape(product.memories, -1, tensor_BTF.shape[-1])
+    return filled(chosen.reshape(product.memories, -1, tensor_BTF.shape[-1]))
 
 
 def _add(into_BTF: Tensor, part_NPF: Tensor, product: Product) -> None:
-    """Add a product's result to its rows, in place."""
-    rows, part = product.rows, part_NPF.reshape(-1, *into_BTF.shape[1:])
+    """Add a product's result to its rows, in place; not what it was filled up with."""
+    rows, positions = product.rows, product.width * into_BTF.shape[1]
+    part = part_NPF[:, :positions].reshape(-1, *into_BTF.shape[1:]).to(into_BTF.dtype)
     if isinstance(rows, slice):
         into_BTF[rows] += part
         return

@@ -1,11 +1,16 @@
 """Matrix products as fast as the processor allows: x wᵀ, for memories and for the frozen base.
 
-torch multiplies float32 matrices on a CPU with MKL, which takes a path half as wide as the
-registers of processors not made by Intel. Some of them are as fast on that path; others compute
-twice as much with oneDNN, which torch carries too, in true float32. But oneDNN compiles a product
-for every new shape, and rows of text have a great many shapes. So a process measures both once, and
-takes oneDNN only where it is clearly faster (`benchmarks/products.py` shows by how much). All
-other products are torch's own.
+oneDNN compiles a product for every new shape, which takes as long as ten products of a small base,
+and rows of text have a great many shapes. On a CPU that matters twice:
+
+    bfloat16    torch has no other way. So positions are filled up with zeros to one of few numbers
+                (`filled`), and shapes come again.
+    float32     torch multiplies with MKL, which takes a path half as wide as the registers of
+                processors not made by Intel. Some of them are as fast on that path; others compute
+                twice as much with oneDNN. So a process measures both once, and takes oneDNN only
+                where it is clearly faster.
+
+`python -m benchmarks.products` shows by how much. All other products are torch's own.
 
 Notation: N products, P positions, I and O features in and out.
 """
@@ -22,12 +27,41 @@ from torch import Tensor, nn
 
 CLEARLY = 1.4  # times as fast; less is lost again on new shapes, and might be chance
 _SIDE = 256  # of the matrices that tell
+_FEW = 16  # positions
 
 
 def takes(tensor: Tensor) -> bool:
-    """Whether oneDNN is to multiply it."""
-    on_cpu = tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-    return on_cpu and onednn_pays()
+    """Whether it is to be multiplied otherwise than torch does."""
+    return compiles(tensor) or (_on_cpu(tensor, torch.float32) and onednn_pays())
+
+
+def compiles(tensor: Tensor) -> bool:
+    """Whether torch compiles a product of it for every new shape."""
+    return _on_cpu(tensor, torch.bfloat16) and torch._C._has_mkldnn
+
+
+def _on_cpu(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return tensor.dtype == dtype and tensor.device.type == "cpu"
+
+
+def filled(x: Tensor) -> Tensor:
+    """`[..., P, I]` with zeros for more positions, where their number would be compiled anew."""
+    positions = x.shape[-2]
+    room = _room(positions) if compiles(x) else positions
+    if room == positions:
+        return x
+    made = x.new_empty(*x.shape[:-2], room, x.shape[-1])
+    made[..., :positions, :] = x
+    made[..., positions:, :] = 0
+    return made
+
+
+def _room(positions: int) -> int:
+    """The next of few numbers, at most a quarter larger; small ones, generation's, come again."""
+    if positions <= _FEW:
+        return positions
+    step = max(_FEW, 1 << (positions - 1).bit_length() - 3)
+    return -(-positions // step) * step
 
 
 @cache
@@ -54,12 +88,12 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
     Either may be a transposed view.
     """
-    if not takes(x):
+    if weight.dim() == 3 and len(weight) == 1:  # a batched product takes longer over one
+        return product(x[0], weight[0])[None]
+    if not _on_cpu(x, torch.float32) or not onednn_pays():
         return x @ weight.mT
     if weight.dim() == 2:
         return _onednn(x, weight)
-    if len(weight) == 1:
-        return _onednn(x[0], weight[0])[None]
     return torch.stack([_onednn(*pair) for pair in zip(x, weight, strict=True)])
 
 
@@ -68,7 +102,7 @@ def _onednn(x: Tensor, weight_OI: Tensor) -> Tensor:
 
 
 class FrozenLinear(nn.Linear):
-    """A linear layer whose weight is never trained: `product` forward and backward."""
+    """A linear layer whose weight is never trained: `product` forward and backward, filled."""
 
     def __init__(self, trained: nn.Linear) -> None:
         nn.Module.__init__(self)
@@ -87,12 +121,17 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        return product(x, weight)
+        return _of_filled(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
-        return product(grad, weight.T), None
+        return _of_filled(grad, weight.T), None
+
+
+def _of_filled(x: Tensor, weight: Tensor) -> Tensor:
+    """`x wᵀ` by way of more positions. What is left of them is no view: a hook may change it."""
+    return product(filled(x), weight).resize_(len(x), len(weight))
 
 
 def freeze_linears(model: nn.Module) -> None:

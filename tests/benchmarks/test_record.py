@@ -112,6 +112,16 @@ def test_a_drawn_order_is_the_same_each_time_and_begins_with_the_base(place: Pat
     assert sorted(one.key for one in drawn) == sorted(one.key for one in every)
 
 
+def test_users_with_longer_training_parts_are_passed_over(place: Path) -> None:
+    base, data = Base.load(place / "base", "cpu"), str(place / "data.jsonl")
+    every = recording._people(base, data, place / "out", len(USERS))
+    lengths = sorted(recording._words(person.parts.train) for person in every)
+    assert recording._people(base, data, place / "out", len(USERS), lengths[-1]) == every
+    too_few = f"expected 1 users of at most {lengths[0] - 1} words"
+    with pytest.raises(ValueError, match=too_few):
+        recording._people(base, data, place / "out", 1, lengths[0] - 1)
+
+
 def test_the_table_names_nobody(place: Path, table: Table) -> None:
     text = "\n".join(record.line() for record in table.records)
     assert not any(user in text for user in USERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,11 +66,17 @@ def test_it_is_taken_in_bfloat16_alone_and_where_a_gradient_is_asked_for(
     assert base.model.config._attn_implementation == attention.NAME
     assert attention.NAME not in base.model.config.to_json_string()
 
-    def refuse(*_arguments: object) -> None:
-        raise AssertionError("plain products")
+    seen: list[torch.dtype] = []
+    own = attention.sdpa_attention_forward
 
-    monkeypatch.setattr(attention, "_causal", refuse)
+    def watched(module: torch.nn.Module, query: Tensor, *others: Any, **more: Any) -> Any:
+        seen.append(query.dtype)
+        return own(module, query, *others, **more)
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", watched)
     with torch.no_grad():
         row_nll(base, ROWS)
-    with pytest.raises(AssertionError, match="plain products"):
-        input_gradient(base)
+    assert set(seen) == {torch.bfloat16}
+    seen.clear()
+    input_gradient(base)
+    assert set(seen) == {torch.float32}

@@ -266,5 +266,6 @@ def test_a_mixed_batch_of_all_methods_is_as_each_alone() -> None:
     for i, state in enumerate(states):
         assert generate(base(), [prompts[i]], [state], attached, 12) == [together[i]]
         (alone,) = losses(base(), attached, [state], [ITEMS], framed)
-        assert_close(alone.nats, scored[i].nats, rtol=0, atol=1e-9)
-        assert_close(alone.item_nats, scored[i].item_nats, rtol=0, atol=1e-9)
+        # Llama's norms round to float32 even here, where a last bit of float64 may tip them.
+        assert_close(alone.nats, scored[i].nats, rtol=0, atol=1e-7)
+        assert_close(alone.item_nats, scored[i].item_nats, rtol=0, atol=1e-7)

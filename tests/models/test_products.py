@@ -1,4 +1,4 @@
-"""Float32 products go where this processor is fast, and come out the same."""
+"""Products go where this processor is fast, and come out the same."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import nn
 
 from models import products
 from models.products import FrozenLinear, freeze_linears, onednn_pays, product
+
+SOME = range(1, 4000)
 
 has_onednn = pytest.mark.skipif(not torch._C._has_mkldnn, reason="torch was built without oneDNN")
 
@@ -47,11 +49,37 @@ def test_linear_layers_are_exchanged_only_where_it_pays(
     torch.testing.assert_close(x.grad, gradient)
 
 
-def test_only_float32_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "onednn_pays", lambda: True)
-    assert products.takes(torch.ones(1))
-    assert not products.takes(torch.ones(1, dtype=torch.float64))
-    assert not products.takes(torch.ones(1, dtype=torch.bfloat16))
+def test_what_is_multiplied_otherwise_than_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pays in (True, False):
+        monkeypatch.setattr(products, "onednn_pays", lambda pays=pays: pays)
+        assert products.takes(torch.ones(1)) is pays
+        assert not products.takes(torch.ones(1, dtype=torch.float64))
+        assert products.takes(torch.ones(1, dtype=torch.bfloat16)) is torch._C._has_mkldnn
+
+
+@has_onednn
+def test_bfloat16_products_have_few_shapes_and_waste_little() -> None:
+    rooms = {n: products.filled(torch.ones(n, 1, dtype=torch.bfloat16)).shape[0] for n in SOME}
+    assert all(0 <= room - n <= max(15, n / 4) for n, room in rooms.items())
+    assert len({room for n, room in rooms.items() if n > 16}) < 32
+    assert products.filled(torch.ones(17, 1)).shape[0] == 17  # float32 is not compiled
+
+
+@has_onednn
+@pytest.mark.parametrize("positions", [1, 16, 17, 100])
+def test_what_positions_are_filled_up_with_reaches_nobody(positions: int) -> None:
+    generator = torch.Generator().manual_seed(positions)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)).bfloat16().requires_grad_(False)
+    x = torch.randn(2, positions, 8, generator=generator).bfloat16().requires_grad_()
+    expected = model(x)
+    expected.sum().backward()
+    gradient, x.grad = x.grad, None
+    freeze_linears(model)
+    assert all(isinstance(layer, FrozenLinear) for layer in model)
+    found = model(x)
+    found.sum().backward()
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.01)
+    torch.testing.assert_close(x.grad, gradient, rtol=0.02, atol=0.01)
 
 
 def test_it_is_measured_once() -> None:
