@@ -2,12 +2,14 @@
 
 Units that stand in one line build upon each other and are done in order; lines are done beside each
 other, as many at once as there are stations. What a unit raises ends its entrant's part in this run
-and no other's: nothing is kept of it, so the same command tries it again. Reasons and the log
+and no other's: nothing is kept of it, so the same command tries it again. Where the device is what
+failed, the process ends instead, and its unit is done by the next one. Reasons and the log
 (`station-<n>.log` in the folder) hold no text and no user id.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ from cluster.folder import commit
 from cluster.trainings import DamagedShared
 from cluster.unit import Line, Outcome, Unit
 from cluster.validation import bare, trial
+from models.alive import is_alive
 
 DEATHS = 2  # of the process that does a unit, after which it is given up
 
@@ -87,7 +90,14 @@ class Station:
             raise Broken(str(error)) from None  # its words are of files, and say what to do
         except Exception as error:
             log_failure(self._log, f"{unit.kind} {unit.entrant} {unit.number}", error)
+            self._doubt()
             raise Broken(reason_of(error)) from None
+
+    def _doubt(self) -> None:
+        """After a failure: ends this process if its device is what failed."""
+        if "_arena" in vars(self) and not is_alive(self._arena.base.device):
+            self._log.error("the device answers no more: this process ends, for another to begin")
+            os._exit(1)
 
 
 def start_stations(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ from cluster.station import Broken, Station, done
 from cluster.unit import Unit
 from models.registry import Registry
 from tests.cluster import tiny_contest
+from tests.cluster.frail import OUTLIVED
 from tests.cluster.made_methods import Faulty, Sharing, better, install
 from tests.cluster.tiny_contest import USERS
+from tests.devices import Failing
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +77,29 @@ def test_a_fault_ends_its_unit_without_a_word_of_the_user(tmp_path: Path) -> Non
         assert "I like" not in text
         assert not any(user in text for user in USERS)
     assert Unit("trial", "faulty") not in arena.units
+
+
+def test_a_process_ends_with_its_device_and_its_log_says_why(tmp_path: Path) -> None:
+    terms = tiny_contest.terms(tmp_path, ("none",))
+    arena = tiny_contest.begun(tmp_path, terms)
+    arena.close()
+    log = tmp_path / "station-0.log"
+    settings = ArenaSettings(arena.folder.path, terms.base, terms, "cpu", 1)
+    process = multiprocessing.get_context("spawn").Process(target=outlive, args=(settings, log))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    assert log.read_text().rstrip().endswith("this process ends, for another to begin")
+    assert Unit("bare") not in arena.units
+
+
+def outlive(settings: ArenaSettings, log: Path) -> None:
+    """Ends this process with `OUTLIVED` if a unit on a device that fails does not end it."""
+    station = Station(settings, str(log))
+    station.fingerprint()
+    with Failing(), suppress(Broken):
+        station.do(Unit("bare"))
+    os._exit(OUTLIVED)
 
 
 def test_the_same_unit_in_another_process_is_the_same(tmp_path: Path) -> None:
