@@ -20,6 +20,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CODE := cluster models search serve examples benchmarks milpa.py
 DEMO := demo
+RECORDED ?= benchmarks/recorded-chatter.csv.gz
 
 # Nothing is told to anybody, and for demo and tests nothing is downloaded but packages.
 demo test test-long: export HF_HUB_OFFLINE := 1
@@ -82,7 +83,7 @@ bench-train: $(INSTALLED)
 bench-search: export OMP_NUM_THREADS := 1
 
 bench-search: $(INSTALLED)
-	$(BIN)/python -m benchmarks.samplers --limit-hours 6 $(if $(RECORDED),--recorded '$(RECORDED)') \
+	$(BIN)/python -m benchmarks.samplers --limit-hours 6 --recorded '$(RECORDED)' \
 	  --out '$(or $(OUT),runs/bench-search)'
 
 clean:

@@ -1,19 +1,19 @@
 """What stopping early saves and costs, on recorded trials: `search/stopping.py` replayed.
 
-    python -m benchmarks.stopping --records FOLDER [FOLDER ...] [--trials 24] [--seeds 200]
+    python -m benchmarks.stopping --records PATH [PATH ...] [--trials 24] [--seeds 200]
         [--sampler random] [--half report] [--fewest 4] [--worth 0.5]
         [--foresight]
 
-Each folder is one of `benchmarks.record`, at a learning rate of its own, finished or not; together
-they are what a search may try. A search is run once to the end of every trial, and once with the
-rule. Printed: optimiser steps saved, and trials stopped; how much could be saved at most, by who
-knew beforehand which trials the front is made of, and trained no other beyond its first checkpoint;
-the hypervolume of what ran to its end, from the worst of all that is recorded, as a share of what
-all of the half dominates, and how far it lies apart (standard deviation) where the same trials are
-trained anew, by the spread of those that were recorded more than once; how often the best loss and
-the best ROUGE-L were kept; what became of the winner. At equal cost: the hypervolume where the
-search with the rule goes on as long as it spends no more steps than the one without, and where the
-one without is given no more steps than the rule spent.
+Each path is a table of `benchmarks.record`, or its folder, finished or not, at a learning rate of
+its own; together they are what a search may try. A search is run once to the end of every trial,
+and once with the rule. Printed: optimiser steps saved, and trials stopped; how much could be saved
+at most, by who knew beforehand which trials the front is made of, and trained no other beyond its
+first checkpoint; the hypervolume of what ran to its end, from the worst of all that is recorded, as
+a share of what all of the half dominates, and how far it lies apart (standard deviation) where the
+same trials are trained anew, by the spread of those that were recorded more than once; how often
+the best loss and the best ROUGE-L were kept; what became of the winner. At equal cost: the
+hypervolume where the search with the rule goes on as long as it spends no more steps than the one
+without, and where the one without is given no more steps than the rule spent.
 
 Recorded trials are cut in two by a digest of their configuration: choose a rule's settings on the
 half called `tune`, and report the other. With `--foresight` the rule is told at each trial's first
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import kept
-from benchmarks.recorded_problem import Record
+from benchmarks.recorded_problem import Record, Table
 from benchmarks.replayed import (
     Array,
     Order,
@@ -131,8 +131,11 @@ def _rules(given: argparse.Namespace) -> Iterator[StoppingRule]:
             yield StoppingRule(fewest, worth)
 
 
-def _folder(path: Path) -> tuple[float, list[Record]]:
-    """A recording and its learning rate, as it stands there."""
+def _recording(path: Path) -> tuple[float, list[Record]]:
+    """A recording and its learning rate: a table, or a folder as it stands there."""
+    if path.is_file():
+        table = Table.load(path)
+        return table.rate, list(table.records)
     return float((path / "rate").read_text()), kept(path)
 
 
@@ -150,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     print(HEADER + "\n" + "|---" * (HEADER.count("|") - 1) + "|")
     settings = Settings(given.trials, given.seeds)
-    for user, whole in pools([_folder(path) for path in given.records]).items():
+    for user, whole in pools([_recording(path) for path in given.records]).items():
         pool = whole.half(given.half)
         if given.foresight:
             pool = pool.foreseen()

@@ -112,6 +112,18 @@ def test_a_drawn_order_is_the_same_each_time_and_begins_with_the_base(place: Pat
     assert sorted(one.key for one in drawn) == sorted(one.key for one in every)
 
 
+def test_the_table_that_comes_along_is_a_whole_problem_with_its_noise() -> None:
+    file = Path(recording.__file__).parent / "recorded-chatter.csv.gz"
+    table = Table.load(file)
+    (user,) = table.users
+    problem = Recorded(table, user)
+    assert problem.space.size() == 5 * (2**8 - 1)
+    repeats = [record for record in table.records if record.repeat]
+    assert len(repeats) == recording.REPEATED * (recording.TIMES - 1)
+    assert all(record.injection and record.tuning for record in table.records if record.layers)
+    assert file.stat().st_size < 1e6
+
+
 def test_users_with_longer_training_parts_are_passed_over(place: Path) -> None:
     base, data = Base.load(place / "base", "cpu"), str(place / "data.jsonl")
     every = recording._people(base, data, place / "out", len(USERS))
