@@ -27,7 +27,8 @@ positions           how a base predicts at each position, beyond its training wi
 compiled            whether torch.compile pays, the time to compile counted
 samplers            what each sampler reaches in so many trials: `make bench-search`
     problem             made-up users whose front is known
-    recorded_problem    real users, every configuration of a small space trained
+    recorded_problem    real users, every configuration of a small space trained; one comes along
+                        as recorded-chatter.csv.gz
     record              makes such a table
     cohorts             who searches on whom
     searches            one search, kept as a file

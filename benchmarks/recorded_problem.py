@@ -142,9 +142,14 @@ class Recorded:
 
     @property
     def corner(self) -> tuple[float, ...]:
-        """The worst of all configurations that did not fail, objective by objective."""
+        """The worst of all that did not fail, by objective, but never worse than the base.
+
+        As a search's reference point: where training mostly costs ROUGE-L, it looks for none of
+        the configurations that have less of it than the base.
+        """
         whole = self._values[np.isfinite(self._values).all(1)]
-        return (float(whole[:, 0].max()), float(whole[:, 1].min()))
+        loss, rouge_l = self.base
+        return (min(float(whole[:, 0].max()), loss), max(float(whole[:, 1].min()), rouge_l))
 
     def true(self, configs: Sequence[MemoryConfig]) -> Array:
         """`n x 2` loss and ROUGE-L as recorded."""
