@@ -45,8 +45,6 @@ _ENVIRONMENT = {
     # Memory that is given back is zeroed by the kernel when it is asked for again: at every step.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc takes
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    # Every shape of a matrix product is compiled and kept; rows of text have a great many shapes.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 

@@ -5,7 +5,8 @@ Where their row counts differ, the places that are left over hold another row's 
 thrown away; ranks are never padded. What multiplies is in the layer's own precision (bfloat16 on
 most bases); weights and their gradients are float32. On a CPU, where a batched product of many
 tokens is no faster than its parts, every memory's rows are multiplied where they lie; and few
-tokens in float32, since bfloat16 would be compiled for every number of them (`models/products.py`).
+bfloat16 tokens in float32, rounded as if they were not: every number of them would be compiled
+(`models/products.py`).
 
 The backward is written out, because autograd would keep what is cheap to make again: copies of the
 chosen rows and the stacked weights. Kept are the layer's input, the weights, and A x, which is
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from models.products import compiles, filled
-from models.products import product as times
+from models.products import product as multiplied
 
 LONG_ROW = 8  # tokens; shorter rows are generation's, where a call costs more than its products
 
@@ -89,9 +90,9 @@ class _Products(torch.autograd.Function):
         x_BTI, y_BTO = _by_row(x, row_count), _by_row(y, row_count)
         hidden: list[Tensor] = []
         for product, pairs in _with_pairs(products, weights):
-            a_NRI, b_NOR = _stacked(pairs, kind)
-            hidden.append(times(_chosen(x_BTI, product).to(kind), a_NRI))
-            _add(y_BTO, times(hidden[-1], b_NOR), product)
+            a_NRI, b_NOR = _stacked(pairs, x.dtype)
+            hidden.append(_times(_chosen(x_BTI, product), a_NRI, kind))
+            _add(y_BTO, _times(hidden[-1], b_NOR, kind), product)
         ctx.save_for_backward(x, *hidden, *weights)
         return y
 
@@ -103,21 +104,26 @@ class _Products(torch.autograd.Function):
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
         grads: list[Tensor] = []
         for (product, pairs), h_NPR in zip(_with_pairs(ctx.products, weights), hidden, strict=True):
-            a_NRI, b_NOR = _stacked(pairs, ctx.kind)
-            x_NPI = _chosen(x_BTI, product).to(ctx.kind)
-            grad_NPO = _chosen(grad_BTO, product, blank=True).to(ctx.kind)
-            grad_NPR = times(grad_NPO, b_NOR.mT)
-            grad_a_NRI = times(grad_NPR.mT, x_NPI.mT)
+            a_NRI, b_NOR = _stacked(pairs, x.dtype)
+            x_NPI, grad_NPO = _chosen(x_BTI, product), _chosen(grad_BTO, product, blank=True)
+            grad_NPR = _times(grad_NPO, b_NOR.mT, ctx.kind)
+            grad_a_NRI = _times(grad_NPR.mT, x_NPI.mT, ctx.kind)
             # Its transpose: a tall transposed left side is slow in bfloat16 on a CPU.
-            grad_b_NRO = times(h_NPR.mT, grad_NPO.mT)
+            grad_b_NRO = _times(h_NPR.mT, grad_NPO.mT, ctx.kind)
             for (a_RI, b_OR), grad_a, grad_b in zip(pairs, grad_a_NRI, grad_b_NRO, strict=True):
                 grads += [grad_a.to(a_RI.dtype), grad_b.T.to(b_OR.dtype).contiguous()]
             if grad_x is not None:
-                _add(_by_row(grad_x, ctx.row_count), times(grad_NPR, a_NRI.mT), product)
+                part_NPI = _times(grad_NPR, a_NRI.mT, ctx.kind)
+                _add(_by_row(grad_x, ctx.row_count), part_NPI, product)
         return (grad_y, grad_x, None, None, None, *grads)
 
 
 Pair = tuple[Tensor, Tensor]
+
+
+def _times(x: Tensor, weight: Tensor, kind: torch.dtype) -> Tensor:
+    """`x wᵀ` of numbers of one precision, multiplied in another."""
+    return multiplied(x.to(kind), weight.to(kind)).to(x.dtype)
 
 
 def _with_pairs(
@@ -160,7 +166,7 @@ def _chosen(tensor_BTF: Tensor, product: Product, blank: bool = False) -> Tensor
 def _add(into_BTF: Tensor, part_NPF: Tensor, product: Product) -> None:
     """Add a product's result to its rows, in place; not what it was filled up with."""
     rows, positions = product.rows, product.width * into_BTF.shape[1]
-    part = part_NPF[:, :positions].reshape(-1, *into_BTF.shape[1:]).to(into_BTF.dtype)
+    part = part_NPF[:, :positions].reshape(-1, *into_BTF.shape[1:])
     if isinstance(rows, slice):
         into_BTF[rows] += part
         return

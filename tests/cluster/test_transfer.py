@@ -20,7 +20,7 @@ from tests.search.begun import ask_one
 from tests.search.planted import BASE, OBJECTIVES, SPACE, planted
 
 SETTINGS = SamplerSettings("gp", 8)
-SOURCES, SOURCE_TRIALS = 8, 24
+SOURCES, SOURCE_TRIALS = 8, 32
 NEW = {"aaaa": 1, "bbbb": 2}
 
 
