@@ -1,6 +1,6 @@
 """Matrix products as fast as the processor allows: x wᵀ, for memories and for the frozen base.
 
-oneDNN compiles a product for every new shape, which takes as long as ten products of a small base,
+oneDNN compiles a product for every new shape, which takes longer than a product of a small base,
 and rows of text have a great many shapes. On a CPU that matters twice:
 
     bfloat16    torch has no other way. So positions are filled up with zeros to one of few numbers
