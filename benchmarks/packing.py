@@ -32,7 +32,7 @@ from benchmarks.device import matrix_peak, name_of
 from benchmarks.packed_trials import Trials, packed
 from benchmarks.packing_figures import Figures, gain, held, rates, times
 from benchmarks.packing_setup import Setup
-from benchmarks.plain_ways import ANYWHERE, Measure, replaced
+from benchmarks.plain_ways import ANYWHERE, ON_A_GPU, Measure, replaced
 from benchmarks.shapes import SHAPES
 from benchmarks.single_trials import single
 from models.base import Base
@@ -61,7 +61,7 @@ ABLATIONS = {
     "float32": Switch(dtype="float32"),
     "layers-recomputed": Switch(layers=recomputed),
     "scored-as-each-ends": Switch(gathered_share=0.0),
-    **{name: Switch(without=measure) for name, measure in ANYWHERE.items()},
+    **{name: Switch(without=measure) for name, measure in {**ON_A_GPU, **ANYWHERE}.items()},
 }
 
 

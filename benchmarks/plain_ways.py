@@ -58,30 +58,33 @@ def _together(members: Sequence[object], *_others: object) -> list[list[int]]:
     return [list(range(len(members)))]
 
 
-def _through_all(hidden: Callable[[Base, Tensor], Tensor]) -> Callable[[Base, Tensor], Tensor]:
+def _through_all(hidden: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Hidden states whose backward goes down to the embeddings."""
 
     def ask(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         output.requires_grad_(torch.is_grad_enabled())
 
-    def traced(base: Base, tokens_BT: Tensor) -> Tensor:
+    def traced(base: Base, *tokens: Tensor, **more: Any) -> Tensor:
         handle = base.model.get_input_embeddings().register_forward_hook(ask)
         try:
-            return hidden(base, tokens_BT)
+            return hidden(base, *tokens, **more)
         finally:
             handle.remove()
 
     return traced
 
 
+# Where rows are padded; on a CPU they lie behind one another.
+ON_A_GPU = {
+    "rows-as-they-come": Measure("batches of like length", trainer, "batches", in_order),
+}
 # On every device.
 ANYWHERE = {
-    "rows-as-they-come": Measure("batches of like length", trainer, "batches", in_order),
     "backward-together": Measure(
         "backwards apart by lowest layer", trainer, "by_lowest_layer", _together
     ),
     "backward-to-the-bottom": Measure(
-        "end of a backward at the lowest layer", Base, "hidden", _through_all(Base.hidden)
+        "end of a backward at the lowest layer", Base, "_hidden", _through_all(Base._hidden)
     ),
     "each-memory-multiplied-alone": Measure(
         "products of like memories together", bank, "LIKE_COUNTS", math.inf
@@ -92,6 +95,7 @@ ANYWHERE = {
 }
 # What a GPU does otherwise, or has no memory to do without.
 ON_A_CPU = (
-    Measure("products apart by memory", lowrank, "LONG_ROW", sys.maxsize),
+    Measure("rows behind one another", Base, "longest_behind", 0),
+    Measure("products apart by memory", lowrank, "MANY", sys.maxsize),
     Measure("the head a chunk at a time", head, "CHUNK_BYTES", {"cpu": 1 << 60}),
 )

@@ -21,7 +21,8 @@ families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by
 prompt.py        text to tokens: the prompt formats
 products.py      matrix products as fast as the processor allows
-attention.py     attention in bfloat16 where a CPU trains
+layout.py        rows behind one another, as one: nothing is padded but in attention
+attention.py     attention inside such rows, and in bfloat16 where a CPU trains
 lowrank.py       B A x of many memories at once, added to a layer's output
 bank.py          many LoRA memories side by side on one base
 head.py          the loss of hidden states, without ever holding their logits

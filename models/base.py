@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from models import loading
-from models.attention import take_attention
+from models.attention import NAME, take_attention
 from models.families import Family, family_of
 from models.fingerprint import fingerprint_of
+from models.layout import Layout
 from models.precision import Precision, require
 from models.products import freeze_linears
 from models.prompt import PlainPrompt, prompt_format
@@ -169,13 +170,32 @@ class Base:
         """The smallest side of any feed-forward matrix: what ranks are held against."""
         return min(min(shape) for shape in self.matrix_shapes(0).values())
 
+    @property
+    def longest_behind(self) -> int:
+        """Tokens of the longest row that may lie behind another in `hidden_behind`, or 0."""
+        config = self.model.config.get_text_config()
+        if self.model.config._attn_implementation != NAME:
+            return 0
+        return min(self.context, getattr(config, "sliding_window", None) or self.context)
+
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """Last hidden states `[B, T, D]` of right-padded rows."""
-        positions = torch.arange(tokens_BT.shape[1], device=self.device) + self.position_offset
+        positions = torch.arange(tokens_BT.shape[1], device=self.device)
+        return self._hidden(tokens_BT, positions.expand_as(tokens_BT))
+
+    def hidden_behind(self, tokens_N: Tensor, layout: Layout) -> Tensor:
+        """Last hidden states `[N, D]` of rows that lie behind one another."""
+        # A mask of four dimensions is taken as it is: nothing is made of it, and nobody reads it.
+        unread = torch.zeros(1, 1, 1, 1, device=self.device)
+        positions = layout.positions[None]
+        return self._hidden(tokens_N[None], positions, attention_mask=unread, layout=layout)[0]
+
+    def _hidden(self, tokens_BT: Tensor, positions_BT: Tensor, **more: Any) -> Tensor:
         output = self.model.base_model(
             input_ids=tokens_BT,
-            position_ids=positions.expand_as(tokens_BT),
+            position_ids=positions_BT + self.position_offset,
             use_cache=False,
+            **more,
         )
         return output[0]  # type: ignore[no-any-return]
 

@@ -12,6 +12,7 @@ Notation: B rows of a batch, T tokens of its longest row, L layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -34,16 +35,44 @@ def default_padded_tokens(device: torch.device) -> int:
 
 def batches(rows: Sequence[Row], padded_tokens: int, device: torch.device) -> list[list[int]]:
     """Indices of rows in batches of like length, each of at most `padded_tokens` (or one row)."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
-    lengths = np.array([len(rows[i].tokens) for i in order], dtype=np.float64)
+    lengths = [len(row.tokens) for row in rows]
+    return of_like_length(lengths, START_TOKENS[device.type], padded_tokens)
+
+
+def of_like_length(
+    lengths: Sequence[int], start_tokens: int, padded_tokens: float = np.inf
+) -> list[list[int]]:
+    """Indices of rows of so many tokens in groups, shorter rows first, padded to their longest.
+
+    Args:
+        lengths: tokens of each row.
+        start_tokens: what a group costs besides its padded tokens.
+        padded_tokens: of a group, at most; one row may have more.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    sorted_lengths = np.array([lengths[i] for i in order], dtype=np.float64)
 
     def cost(end: int) -> Array:
-        padded: Array = np.arange(end, 0, -1) * lengths[end - 1]
+        padded: Array = np.arange(end, 0, -1) * sorted_lengths[end - 1]
         padded[:-1][padded[:-1] > padded_tokens] = np.inf
-        padded += START_TOKENS[device.type]
+        padded += start_tokens
         return padded
 
     return [order[start:end] for start, end in _cheapest(len(order), cost)]
+
+
+def in_turn(tokens: Sequence[int], most: int) -> list[list[int]]:
+    """Indices of rows, in order, in pieces of about equally many tokens: `most` or one row."""
+    enough = sum(tokens) / max(1, -(-sum(tokens) // most))
+    pieces: list[list[int]] = []
+    held = math.inf
+    for i, count in enumerate(tokens):
+        if held >= enough or held + count > most:
+            pieces.append([])
+            held = 0
+        pieces[-1].append(i)
+        held += count
+    return pieces
 
 
 def by_lowest_layer(

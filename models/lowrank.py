@@ -25,10 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.products import compiles, filled
+from models.products import add_product, compiles, filled
 from models.products import product as multiplied
 
-LONG_ROW = 8  # tokens; shorter rows are generation's, where a call costs more than its products
+MANY = (
+    64  # positions of a memory; fewer are generation's, where a call costs more than its products
+)
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,18 @@ def add_products(
     Args:
         y: the layer's output, `[B, T, O]` or `[B*T, O]`.
         x: its input, likewise.
-        row_count: B.
+        row_count: B; a row may be a single token.
         products: which rows go together; a row occurs in at most one.
         weights: A `[R, I]` and B `[O, R]` of each memory of each product, in turn.
     """
-    kind = x.dtype
-    if x.device.type == "cpu" and x.shape[:-1].numel() >= LONG_ROW * row_count:
-        products = [one for product in products for one in product.alone or (product,)]
-    elif compiles(x):
-        kind = torch.float32
-    return _Products.apply(y, x, row_count, products, kind, *weights)  # type: ignore[no-any-return,no-untyped-call]
+    if x.device.type == "cpu":
+        tokens = x.shape[:-1].numel() // row_count
+        products = [
+            one
+            for product in products
+            for one in (product.alone if product.width * tokens >= MANY else ()) or (product,)
+        ]
+    return _Products.apply(y, x, row_count, products, *weights)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Products(torch.autograd.Function):
@@ -82,17 +86,17 @@ class _Products(torch.autograd.Function):
         x: Tensor,
         row_count: int,
         products: Sequence[Product],
-        kind: torch.dtype,
         *weights: Tensor,
     ) -> Tensor:
-        ctx.products, ctx.row_count, ctx.kind = products, row_count, kind
+        ctx.products, ctx.row_count = products, row_count
         ctx.mark_dirty(y)
         x_BTI, y_BTO = _by_row(x, row_count), _by_row(y, row_count)
         hidden: list[Tensor] = []
         for product, pairs in _with_pairs(products, weights):
+            kind = _kind(x_BTI, product)
             a_NRI, b_NOR = _stacked(pairs, x.dtype)
             hidden.append(_times(_chosen(x_BTI, product), a_NRI, kind))
-            _add(y_BTO, _times(hidden[-1], b_NOR, kind), product)
+            _add(y_BTO, hidden[-1], b_NOR, kind, product)
         ctx.save_for_backward(x, *hidden, *weights)
         return y
 
@@ -104,21 +108,28 @@ class _Products(torch.autograd.Function):
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
         grads: list[Tensor] = []
         for (product, pairs), h_NPR in zip(_with_pairs(ctx.products, weights), hidden, strict=True):
+            kind = _kind(x_BTI, product)
             a_NRI, b_NOR = _stacked(pairs, x.dtype)
             x_NPI, grad_NPO = _chosen(x_BTI, product), _chosen(grad_BTO, product, blank=True)
-            grad_NPR = _times(grad_NPO, b_NOR.mT, ctx.kind)
-            grad_a_NRI = _times(grad_NPR.mT, x_NPI.mT, ctx.kind)
+            grad_NPR = _times(grad_NPO, b_NOR.mT, kind)
+            grad_a_NRI = _times(grad_NPR.mT, x_NPI.mT, kind)
             # Its transpose: a tall transposed left side is slow in bfloat16 on a CPU.
-            grad_b_NRO = _times(h_NPR.mT, grad_NPO.mT, ctx.kind)
+            grad_b_NRO = _times(h_NPR.mT, grad_NPO.mT, kind)
             for (a_RI, b_OR), grad_a, grad_b in zip(pairs, grad_a_NRI, grad_b_NRO, strict=True):
                 grads += [grad_a.to(a_RI.dtype), grad_b.T.to(b_OR.dtype).contiguous()]
             if grad_x is not None:
-                part_NPI = _times(grad_NPR, a_NRI.mT, ctx.kind)
-                _add(_by_row(grad_x, ctx.row_count), part_NPI, product)
-        return (grad_y, grad_x, None, None, None, *grads)
+                grad_x_BTI = _by_row(grad_x, ctx.row_count)
+                _add(grad_x_BTI, grad_NPR, a_NRI.mT, kind, product)
+        return (grad_y, grad_x, None, None, *grads)
 
 
 Pair = tuple[Tensor, Tensor]
+
+
+def _kind(x_BTI: Tensor, product: Product) -> torch.dtype:
+    """What is multiplied in: for few positions in bfloat16, float32."""
+    few = product.width * x_BTI.shape[1] < MANY
+    return torch.float32 if few and compiles(x_BTI) else x_BTI.dtype
 
 
 def _times(x: Tensor, weight: Tensor, kind: torch.dtype) -> Tensor:
@@ -163,13 +174,20 @@ def _chosen(tensor_BTF: Tensor, product: Product, blank: bool = False) -> Tensor
     return filled(chosen.reshape(product.memories, -1, tensor_BTF.shape[-1]))
 
 
-def _add(into_BTF: Tensor, part_NPF: Tensor, product: Product) -> None:
-    """Add a product's result to its rows, in place; not what it was filled up with."""
+def _add(
+    into_BTF: Tensor, x_NPI: Tensor, weight_NFI: Tensor, kind: torch.dtype, product: Product
+) -> None:
+    """Add `x wᵀ` to a product's rows, in place; not what it was filled up with."""
     rows, positions = product.rows, product.width * into_BTF.shape[1]
+    if isinstance(rows, slice) and x_NPI.dtype == kind and x_NPI.shape[1] == positions:
+        into_NPF = into_BTF[rows].view(product.memories, positions, -1)
+        return add_product(into_NPF, x_NPI, weight_NFI)
+    part_NPF = _times(x_NPI, weight_NFI, kind)
     part = part_NPF[:, :positions].reshape(-1, *into_BTF.shape[1:])
     if isinstance(rows, slice):
         into_BTF[rows] += part
-        return
+        return None
     if product.real is not None:
         rows, part = rows[product.real], part[product.real]
     into_BTF.index_add_(0, rows, part)
+    return None

@@ -97,6 +97,16 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.stack([_onednn(*pair) for pair in zip(x, weight, strict=True)])
 
 
+def add_product(into: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Adds `x wᵀ` to `[N, P, O]` in place: `[N, P, I]` and `[N, O, I]`, not differentiable."""
+    if takes(x):
+        into += product(x, weight)  # oneDNN adds no faster
+    elif len(weight) == 1:
+        into[0].addmm_(x[0], weight[0].T)
+    else:
+        into.baddbmm_(x, weight.mT)
+
+
 def _onednn(x: Tensor, weight_OI: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight_OI, None, "none", [], "")  # type: ignore[no-any-return]
 

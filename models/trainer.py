@@ -1,13 +1,14 @@
 """Packed training: memories of different users, layers and ranks share each step on one base.
 
 The `Trainer` runs one optimiser step of every training it holds; each has its own batches,
-schedule, stages and stop, and joins or leaves between steps without changing its neighbours. The
-rows of a step are sorted by length and run a few thousand padded tokens at a time; since a memory's
-gradient is a sum over its rows, how rows are cut into such batches changes no result. On a GPU a
-cost model (`models/cost.py`) says how many tokens fit, and a memory waits while its state and the
-longest row would not fit beside the others. Out of memory all the same, what runs at once is halved
-and the step repeated; a memory whose optimiser finds no room begins again when another has ended; a
-single row that does not fit fails its own training only.
+schedule, stages and stop, and joins or leaves between steps without changing its neighbours. A few
+thousand tokens run at a time. On a CPU rows of memories lie behind one another (`models/layout.py`);
+elsewhere they are sorted by length and padded. A memory's gradient is a sum over its rows, so how
+they are cut changes no result. On a GPU a cost model (`models/cost.py`) says how many tokens fit,
+and a memory waits while its state and the longest row would not fit beside the others. Out of
+memory all the same, what runs at once is halved and the step repeated; a memory whose optimiser
+finds no room begins again when another has ended; a single row that does not fit fails its own
+training only.
 
 This file knows no user, no text and no Ray.
 """
@@ -25,9 +26,9 @@ import torch
 
 from models.bank import Bank, Memory
 from models.base import Base
-from models.batching import batches, by_lowest_layer, default_padded_tokens
+from models.batching import batches, by_lowest_layer, default_padded_tokens, in_turn
 from models.cost import Costs
-from models.loss import row_nll
+from models.loss import row_nll, row_nll_behind
 from models.prompt import Row
 from models.training import Checkpoint, Learner, Outcome, Run, Training
 from search.space import MemoryConfig
@@ -131,19 +132,33 @@ class Trainer:
         losses = [0.0] * len(runs)
         for members in together:
             flat = [(i, row) for i in members for row in rows_of[i]]
-            rows = [row for _, row in flat]
-            for batch in batches(rows, self.padded_tokens, self._base.device):
-                batch.sort()  # rows of one memory stand together
-                owners = [flat[j][0] for j in batch]
-                run_rows = [rows[j] for j in batch]
-                with self._under([runs[i].training.learner for i in owners], run_rows):
-                    nll_B = row_nll(self._base, run_rows)
+            for batch, behind in self._batches([row for _, row in flat]):
+                owners, rows = zip(*(flat[j] for j in batch), strict=True)
+                with self._attached([runs[i].training.learner for i in owners], rows, behind):
+                    nll_B = (row_nll_behind if behind else row_nll)(self._base, rows)
                     share = nll_B.new_tensor([1 / tokens[i] for i in owners])
                     if backward:
                         torch.autograd.backward((nll_B * share).sum())
                 for i, loss in zip(owners, (nll_B.detach() * share).tolist(), strict=True):
                     losses[i] += loss
         return losses
+
+    def _batches(self, rows: Sequence[Row]) -> list[tuple[list[int], bool]]:
+        """Indices of rows that run at once, a memory's together; whether behind one another."""
+        lengths = [len(row.tokens) for row in rows]
+        if self._of_memories and max(lengths, default=0) <= self._base.longest_behind:
+            return [(piece, True) for piece in in_turn(lengths, self.padded_tokens)]
+        cut = batches(rows, self.padded_tokens, self._base.device)
+        return [(sorted(batch), False) for batch in cut]
+
+    def _attached(
+        self, learners: Sequence[Learner], rows: Sequence[Row], behind: bool
+    ) -> AbstractContextManager[None]:
+        """What runs rows under learners; those that lie behind one another, token by token."""
+        if behind:
+            pairs = zip(learners, rows, strict=True)
+            learners = [learner for learner, row in pairs for _ in row.tokens]
+        return self._under(learners, rows)
 
     def _by_lowest_layer(
         self, rows_of: Sequence[Sequence[Row]], runs: Sequence[Run]
