@@ -29,7 +29,7 @@ from models.products import add_product, compiles, filled
 from models.products import product as multiplied
 
 MANY = (
-    64  # positions of a memory; fewer are generation's, where a call costs more than its products
+    64  # positions of a memory; with fewer, as in generation, a call costs more than its products
 )
 
 
@@ -181,13 +181,13 @@ def _add(
     rows, positions = product.rows, product.width * into_BTF.shape[1]
     if isinstance(rows, slice) and x_NPI.dtype == kind and x_NPI.shape[1] == positions:
         into_NPF = into_BTF[rows].view(product.memories, positions, -1)
-        return add_product(into_NPF, x_NPI, weight_NFI)
+        add_product(into_NPF, x_NPI, weight_NFI)
+        return
     part_NPF = _times(x_NPI, weight_NFI, kind)
     part = part_NPF[:, :positions].reshape(-1, *into_BTF.shape[1:])
     if isinstance(rows, slice):
         into_BTF[rows] += part
-        return None
+        return
     if product.real is not None:
         rows, part = rows[product.real], part[product.real]
     into_BTF.index_add_(0, rows, part)
-    return None

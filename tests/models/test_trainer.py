@@ -31,6 +31,13 @@ from search.space import MemoryConfig
 from tests.tiny import ALL_FAMILIES, tiny_base, tiny_model
 
 
+@pytest.fixture(autouse=True, params=["behind one another", "padded"])
+def how_rows_lie(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds of rows as they lie on a CPU, and as they lie elsewhere."""
+    if request.param == "padded":
+        monkeypatch.setattr(Base, "longest_behind", 0)
+
+
 def rows_of(seed: int, count: int) -> tuple[Row, ...]:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(4, 40, (count,), generator=generator).tolist()
