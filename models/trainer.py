@@ -4,11 +4,10 @@ The `Trainer` runs one optimiser step of every training it holds; each has its o
 schedule, stages and stop, and joins or leaves between steps without changing its neighbours. A few
 thousand tokens run at a time: rows of memories behind one another on a CPU (`models/layout.py`),
 others sorted by length and padded. A memory's gradient is a sum over its rows, so how they are cut
-changes no result. On a GPU a cost model (`models/cost.py`) says how many tokens fit,
-and a memory waits while its state and the longest row would not fit beside the others. Out of
-memory all the same, what runs at once is halved and the step repeated; a memory whose optimiser
-finds no room begins again when another has ended; a single row that does not fit fails its own
-training only.
+changes no result. On a GPU a cost model (`models/cost.py`) says how many tokens fit, and a memory
+waits while its state and the longest row would not fit beside the others. Out of memory all the
+same, what runs at once is halved and the step repeated; a memory whose optimiser finds no room
+begins again when another has ended; a single row that does not fit fails its own training only.
 
 This file knows no user, no text and no Ray.
 """
