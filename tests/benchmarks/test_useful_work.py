@@ -18,7 +18,8 @@ from search.space import MemoryConfig
 from tests.tiny import tiny_base
 
 TOKENS = tuple(range(5, 65))
-PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm)
+_AT = torch.ops.aten
+COUNTED_AS = {_AT.mm: _AT.mm, _AT.addmm: _AT.addmm, _AT.addmm_: _AT.addmm, _AT.bmm: _AT.bmm}
 
 
 class Products(TorchDispatchMode):
@@ -30,8 +31,8 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in PRODUCTS:
-            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        if product := COUNTED_AS.get(func._overloadpacket):
+            self.flops += flop_registry[product](*args, **(kwargs or {}), out_val=out)
         return out
 
 
