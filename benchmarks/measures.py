@@ -17,11 +17,10 @@ from contextlib import nullcontext
 
 import torch
 
-import models.base
 from benchmarks import pack_sizes
 from benchmarks.plain_ways import ANYWHERE, ON_A_CPU, Measure, replaced
 from cluster import workbench
-from models import products
+from models import attention, products
 
 TOLERANCE_NATS = {"float32": 1e-3, "bfloat16": 2e-2}
 PACK = 4
@@ -63,7 +62,7 @@ def measures(dtype: str) -> list[Measure]:
     answers = Measure("answers of several trials together", workbench, "GATHERED_SHARE", 0.0)
     found = [*ANYWHERE.values(), *ON_A_CPU, answers]
     if dtype == "bfloat16":
-        found.append(Measure("own attention", models.base, "take_attention", lambda model: None))
+        found.append(Measure("short rows attended to in float32", attention, "LONGEST", 0))
         found.append(
             Measure("shapes that come again", products, "_room", lambda positions: positions)
         )
