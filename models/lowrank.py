@@ -28,9 +28,7 @@ from torch import Tensor
 from models.products import add_product, compiles, filled
 from models.products import product as multiplied
 
-MANY = (
-    64  # positions of a memory; with fewer, as in generation, a call costs more than its products
-)
+MANY = 64  # positions of a memory; below, as in generation, a call costs more than its products
 
 
 @dataclass(frozen=True)
