@@ -1,20 +1,23 @@
-"""Keys and values of running rows: put together, moved to the right, set aside.
+"""Keys and values of running rows: put together, grown in place, set aside.
 
 Rows of different lengths lie in one tensor with their newest positions last, so that one masked
-step serves all; what stands before a row's first position is padding. It knows no model.
+step serves all; what stands before a row's first position is padding, and zero. Places are kept
+free for positions to come: a cache that is copied for each token takes longer to copy than the
+token to compute. Whoever leaves is replaced by the last row. It knows no model.
 
 Notation: B rows, T positions, H heads, E head width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
 
 Layers = list[tuple[Tensor, Tensor]]  # keys and values [B, H, T, E] of each layer
+SPARE = 64  # positions that are kept free
 
 
 def layers_of(cache: Any) -> Layers:
@@ -22,49 +25,142 @@ def layers_of(cache: Any) -> Layers:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def joined(
-    running: Layers,
-    running_lengths: Sequence[int],
-    arriving: Sequence[tuple[Layers, Sequence[int]]],
-) -> Layers:
-    """All batches' keys and values in one, every row's newest position last.
-
-    Args:
-        running: rows that lie on the right already.
-        running_lengths: their lengths.
-        arriving: rows that lie on the left, and their lengths.
-    """
-    width = max([*running_lengths, *(n for _, lengths in arriving for n in lengths)])
-
-    def whole(layer: int, kind: int) -> Tensor:
-        parts = [_wide(running[layer][kind], width)] if running else []
-        parts += [_right(layers[layer][kind], lengths, width) for layers, lengths in arriving]
-        return torch.cat(parts)
-
-    return [(whole(layer, 0), whole(layer, 1)) for layer in range(len(arriving[0][0]))]
-
-
-def set_aside(running: Layers, row: int, length: int) -> Layers:
-    """One row's own positions, copied to the processor's memory."""
-
-    def own(tensor_BHTE: Tensor) -> Tensor:
-        first = tensor_BHTE.shape[2] - length
-        return tensor_BHTE[row : row + 1, :, first:].to("cpu", copy=True)
-
-    return [(own(keys), own(values)) for keys, values in running]
-
-
-def moved(layers: Layers, device: torch.device) -> Layers:
+def moved(layers: Layers, device: Any) -> Layers:
     """Keys and values on a device."""
     return [(keys.to(device), values.to(device)) for keys, values in layers]
 
 
-def _wide(tensor_BHTE: Tensor, width: int) -> Tensor:
-    """Right-aligned rows in `width` positions."""
-    return torch.nn.functional.pad(tensor_BHTE, (0, 0, width - tensor_BHTE.shape[2], 0))
+class RunningCache:
+    """Keys and values of all running rows, in tensors larger than they are.
+
+    The first rows are in use, and positions from `begin` to `end`.
+    """
+
+    def __init__(self) -> None:
+        self._rooms: Layers = []
+        self._rows = self._begin = self._end = 0
+
+    @property
+    def width(self) -> int:
+        """T: positions of the longest row."""
+        return self._end - self._begin
+
+    def join(self, width: int, arriving: Sequence[tuple[Layers, Sequence[int]]]) -> None:
+        """Takes rows in behind those that run.
+
+        Args:
+            width: T from now on, of the longest row of all.
+            arriving: rows that lie on the left, and their lengths.
+        """
+        rows = self._rows + sum(len(lengths) for _, lengths in arriving)
+        layer_count = len(arriving[0][0])
+        self._rooms = [
+            (
+                self._joined(layer, 0, rows, width, arriving),
+                self._joined(layer, 1, rows, width, arriving),
+            )
+            for layer in range(layer_count)
+        ]
+        self._rows, self._begin, self._end = rows, 0, width
+
+    def opened(self) -> Cache:
+        """What a model takes that computes one more position of each row.
+
+        It is there for the next step once `grown` was said; before, for this one only.
+        """
+        if self._end == self._rooms[0][0].shape[2]:
+            self._make_room()
+        layers = [_Layer(self._rows, self._begin, self._end, *room) for room in self._rooms]
+        return Cache(layers=layers)
+
+    def grown(self) -> None:
+        """Every row is longer by the position that was computed."""
+        self._end += 1
+
+    def leave(self, gone: Collection[int], width: int) -> list[int]:
+        """Drops rows; returns the old number of each that stays.
+
+        Args:
+            gone: numbers of rows.
+            width: T of those that stay.
+        """
+        order = [row for row in range(self._rows) if row not in gone]
+        self._rows, self._begin = len(order), self._end - width
+        holes = sorted(row for row in gone if row < self._rows)
+        movers = order[len(order) - len(holes) :]
+        for room in (each for layer in self._rooms for each in layer):
+            used = room[:, :, self._begin : self._end]
+            if holes:
+                used[holes] = used[movers]
+        if not order:
+            self._rooms, self._begin, self._end = [], 0, 0
+        for hole, mover in zip(holes, movers, strict=True):
+            order.insert(hole, mover)
+        return order[: self._rows]
+
+    def aside(self, row: int, length: int) -> Layers:
+        """One row's own positions, copied to the processor's memory."""
+
+        def own(room: Tensor) -> Tensor:
+            return room[row : row + 1, :, self._end - length : self._end].to("cpu", copy=True)
+
+        return [(own(keys), own(values)) for keys, values in self._rooms]
+
+    def _joined(
+        self,
+        layer: int,
+        kind: int,
+        rows: int,
+        width: int,
+        arriving: Sequence[tuple[Layers, Sequence[int]]],
+    ) -> Tensor:
+        """Room for all rows, whatever ran and what arrives in it."""
+        _, heads, _, features = arriving[0][0][layer][kind].shape
+        room = arriving[0][0][layer][kind].new_zeros(rows, heads, width + SPARE, features)
+        if self._rooms:
+            used = self._rooms[layer][kind][: self._rows, :, self._begin : self._end]
+            room[: self._rows, :, width - self.width : width] = used
+        places = iter(room[self._rows :])
+        for layers, lengths in arriving:
+            for row, length in zip(layers[layer][kind], lengths, strict=True):
+                next(places)[:, width - length : width] = row[:, :length]
+        return room
+
+    def _make_room(self) -> None:
+        """Lets go of what is not in use any more, and keeps places free again."""
+
+        def larger(room: Tensor) -> Tensor:
+            _, heads, _, features = room.shape
+            new = room.new_empty(self._rows, heads, self.width + SPARE, features)
+            new[:, :, : self.width] = room[: self._rows, :, self._begin : self._end]
+            return new
+
+        # One layer after the other: two whole caches may not fit.
+        for i, (keys, values) in enumerate(self._rooms):
+            self._rooms[i] = (larger(keys), values)
+            self._rooms[i] = (self._rooms[i][0], larger(values))
+        self._begin, self._end = 0, self.width
 
 
-def _right(tensor_BHTE: Tensor, lengths: Sequence[int], width: int) -> Tensor:
-    """Rows padded on the right, moved to the right end of `width` positions."""
-    aligned = [_wide(row[None, :, :n], width) for row, n in zip(tensor_BHTE, lengths, strict=True)]
-    return torch.cat(aligned)
+class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' is untyped
+    """One layer's part of the room, as a model fills it: in place."""
+
+    def __init__(self, rows: int, begin: int, end: int, *room: Tensor) -> None:
+        super().__init__()
+        self._room, self._begin, self._end = [each[:rows] for each in room], begin, end
+        self.is_initialized = True
+        self._look()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Writes positions behind the last one; all that are there, with them."""
+        begin, self._end = self._end, self._end + key_states.shape[2]
+        for room, states in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, begin : self._end] = states
+        return self._look()
+
+    def _look(self) -> tuple[Tensor, Tensor]:
+        keys, values = (room[:, :, self._begin : self._end] for room in self._room)
+        self.keys, self.values = keys, values
+        return keys, values

@@ -1,8 +1,8 @@
 """One running batch of answers: rows of different users join and leave between tokens.
 
 Each row has its own key-value cache length. Prompts are prefilled together (padded on the right,
-which causal attention never sees), then their keys and values are moved to the right end of the
-running cache, so that every row's newest position stands last and one masked step serves all.
+which causal attention never sees), then their keys and values join those that run
+(`models/cache.py`): every row's newest position stands last, and one masked step serves all.
 
 This file knows no user's rights and no HTTP; `serve/engine.py` does.
 
@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 from models.base import Base
 from models.batching import batches, default_padded_tokens
-from models.cache import Layers, joined, layers_of, moved, set_aside
+from models.cache import Layers, RunningCache, layers_of, moved
 from models.personalizer import Attach, UserState
 from models.prompt import Row
 
@@ -54,7 +54,7 @@ class Decoder:
         self._base = base
         self._attach = attach
         self._rows: list[_Row] = []
-        self._cache: Layers = []
+        self._cache = RunningCache()
         self._paused: dict[int, tuple[_Row, Layers]] = {}
         self._next_number = 0
 
@@ -87,8 +87,7 @@ class Decoder:
             arriving.append((layers, lengths))
             for i, length, logits_V in zip(batch, lengths, logits_BV, strict=True):
                 arrived[i] = self._row(states[i], samplings[i], length, logits_V)
-        self._cache = joined(self._cache, [row.length for row in self._rows], arriving)
-        self._rows += arrived.values()
+        self._take_in(arriving, list(arrived.values()))
         return [arrived[i].number for i in range(len(prompts))]
 
     @torch.inference_mode()
@@ -105,34 +104,22 @@ class Decoder:
             row.reported = True
         return [(row.number, row.token) for row in fresh]
 
+    @torch.inference_mode()
     def leave(self, numbers: Sequence[int]) -> None:
         """Take rows out, paused ones too; the others' results do not change."""
         for number in numbers:
             self._paused.pop(number, None)
-        gone = set(numbers)
-        keep = [i for i, row in enumerate(self._rows) if row.number not in gone]
-        if len(keep) == len(self._rows):
+        gone = {i for i, row in enumerate(self._rows) if row.number in numbers}
+        if not gone:
             return
-        self._rows = [self._rows[i] for i in keep]
-        width = max((row.length for row in self._rows), default=0)
-        index = torch.tensor(keep, dtype=torch.long, device=self._base.device)
-        self._cache = (
-            [
-                (
-                    keys[index][:, :, keys.shape[2] - width :],
-                    values[index][:, :, values.shape[2] - width :],
-                )
-                for keys, values in self._cache
-            ]
-            if keep
-            else []
-        )
+        width = max((r.length for i, r in enumerate(self._rows) if i not in gone), default=0)
+        self._rows = [self._rows[i] for i in self._cache.leave(gone, width)]
 
     @torch.inference_mode()
     def pause(self, numbers: Sequence[int]) -> None:
         """Set rows aside until they go on; what they hold waits in the processor's memory."""
         aside = {
-            row.number: (row, set_aside(self._cache, i, row.length))
+            row.number: (row, self._cache.aside(i, row.length))
             for i, row in enumerate(self._rows)
             if row.number in numbers
         }
@@ -146,10 +133,16 @@ class Decoder:
         if not paused:
             return
         arriving = [(moved(layers, self._base.device), [row.length]) for row, layers in paused]
-        self._cache = joined(self._cache, [row.length for row in self._rows], arriving)
-        self._rows += [row for row, _ in paused]
+        self._take_in(arriving, [row for row, _ in paused])
         for number in numbers:
             del self._paused[number]
+
+    def _take_in(
+        self, arriving: Sequence[tuple[Layers, Sequence[int]]], rows: Sequence[_Row]
+    ) -> None:
+        """Let rows run whose keys and values arrive in this order."""
+        self._cache.join(max(row.length for row in (*self._rows, *rows)), arriving)
+        self._rows += rows
 
     def _advance(self) -> None:
         """Choose the token after the one last reported, for every row."""
@@ -194,20 +187,19 @@ class Decoder:
         """Logits `[B, V]` after each row's pending token, which enters the cache."""
         base = self._base
         lengths_B = torch.tensor([row.length for row in self._rows], device=base.device)
-        width = self._cache[0][0].shape[2]
+        width = self._cache.width
         tokens_B1 = torch.tensor([[row.token] for row in self._rows], device=base.device)
         places = torch.arange(width + 1, device=base.device)
         mask_BT = (places[None, :] >= width - lengths_B[:, None]).long()
-        cache = DynamicCache(self._cache)
         with self._attach([row.state for row in self._rows]):
             hidden_B1D = base.model.base_model(
                 input_ids=tokens_B1,
                 attention_mask=mask_BT,
                 position_ids=lengths_B[:, None] + base.position_offset,
-                past_key_values=cache,
+                past_key_values=self._cache.opened(),
                 use_cache=True,
             )[0]
-        self._cache = layers_of(cache)
+        self._cache.grown()
         return base.logits(hidden_B1D[:, 0])
 
 
