@@ -43,6 +43,7 @@ from cluster.tuning import refusal
 from cluster.unit import BASE, ORIGINAL, Line, Outcome, Unit, told
 from cluster.verdicts import win_rates
 from models.precision import packer_bytes
+from models.sharing import READ_SHARE
 
 JSON_NAME, MARKDOWN_NAME = "compare.json", "compare.md"
 
@@ -204,7 +205,10 @@ def _said(unit: Unit, outcome: Outcome) -> str:
 
 
 def _base(begun: Contest, ground: Ground, progress: Progress) -> str:
-    """The base that all methods stand on, with the population merged where that is wanted."""
+    """The base that all methods stand on, with the population merged where that is wanted.
+
+    It is not shown what shared parts are taught to answer: of new users it knows as little.
+    """
     experiment, folder = begun.terms.experiment(), begun.folder
     found = sharing(experiment, begun.histories, begun.choice)
     progress.note(found.why)
@@ -214,7 +218,7 @@ def _base(begun: Contest, ground: Ground, progress: Progress) -> str:
         place = ground.whole
         task = learn_population.options(**place.options)
         asked = (folder.path, experiment, begun.choice, found.source, place.threads)
-        follow(task.remote(*asked), progress)
+        follow(task.remote(*asked, share=READ_SHARE), progress)
     return str(folder.base)
 
 

@@ -58,9 +58,17 @@ def sharing(experiment: Experiment, histories: Histories, choice: Choice) -> Sha
 
 
 def _learn_population(
-    run: Path, experiment: Experiment, choice: Choice, source: str | None, threads: int
+    run: Path,
+    experiment: Experiment,
+    choice: Choice,
+    source: str | None,
+    threads: int,
+    share: float = 1.0,
 ) -> Iterator[Event]:
-    """Learns and merges it into RUN/base; yields its progress, last its report or its `error`."""
+    """Learns and merges it into RUN/base; yields its progress, last its report or its `error`.
+
+    Where there is no source, it learns from this share of what each of the others said.
+    """
     events: SimpleQueue[Event] = SimpleQueue()
 
     def work() -> None:
@@ -69,7 +77,8 @@ def _learn_population(
         end: Event = {"error": "it ended early", "done": True}
         torch.set_num_threads(threads)
         try:
-            report = _prepare(run, experiment, choice, source, events)
+            settings = PopulationSettings(seed=experiment.seed, share=1.0 if source else share)
+            report = _prepare(run, experiment, choice, source, settings, events)
             end = {"report": report, "done": True}
         except (ValueError, OSError) as error:
             end = {"error": str(error), "done": True}
@@ -92,6 +101,7 @@ def _prepare(
     experiment: Experiment,
     choice: Choice,
     source: str | None,
+    settings: PopulationSettings,
     events: SimpleQueue[Event],
 ) -> Mapping[str, Any]:
     folder = RunFolder(run)
@@ -109,7 +119,7 @@ def _prepare(
             ids,
             closed,
             run,
-            PopulationSettings(seed=experiment.seed),
+            settings,
             lambda done, steps: events.put({"step": done, "steps": steps, "done": False}),
             experiment.dtype,
         )

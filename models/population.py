@@ -38,7 +38,11 @@ AUTO_USERS = 16  # `auto` learns a population from at least so many users
 
 @dataclass(frozen=True)
 class PopulationSettings:
-    """How the shared adaptation is trained; `interactions` bounds its cost."""
+    """How the shared adaptation is trained; `interactions` bounds its cost.
+
+    `share` of each user's interactions, the earliest, are what it may be learned from: the base
+    knows more of these than it will of a new user's, so others may want some that it was not shown.
+    """
 
     rank: int = 16
     learning_rate: float = 2e-3
@@ -46,6 +50,7 @@ class PopulationSettings:
     interactions: int = 1600
     held_out: int = 100
     seed: int = 0
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,9 @@ def sample(
     kept: list[Interaction] = []
     seen = 0
     for history in histories:
-        for interaction in history.interactions:
-            if interaction.query is None or interaction.session in closed:
+        of_open = [item for item in history.interactions if item.session not in closed]
+        for interaction in of_open[: int(len(of_open) * settings.share)]:
+            if interaction.query is None:
                 continue
             seen += 1
             if len(kept) < size:

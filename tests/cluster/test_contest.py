@@ -297,6 +297,9 @@ def test_with_enough_others_all_stand_on_what_they_share(tmp_path: Path) -> None
     assert loss.losses == len(USERS)
     assert original.values["loss"].keys() == none.values["loss"].keys()
     assert "other users share" in (tmp_path / "out" / "compare.md").read_text()
+    learned = json.loads((tmp_path / "out" / "population" / "report.json").read_text())
+    shown = 17 * 14  # of 20 each: not what shared parts are taught to answer
+    assert learned["interactions"] == shown - shown // 10
     again, _ = run(terms, tmp_path / "out")
     assert again == standing
 

@@ -9,9 +9,10 @@ import torch
 
 from models.history import History
 from models.personalizer import Shared, UserState
+from models.population import PopulationSettings, sample
 from models.published import BaseIdentity, NoMemory
 from models.registry import Registry
-from models.sharing import FEWEST, get, people, put, require
+from models.sharing import FEWEST, READ_SHARE, get, people, put, require
 from models.storage import DamagedState
 from tests.states import flip
 from tests.tiny import tiny_base, tiny_interactions
@@ -35,6 +36,15 @@ def test_people_are_read_before_they_are_answered_and_never_in_closed_sessions()
         assert not closed & {i.session for i in (*person.history, *person.pairs)}
     assert found == people(known, closed, 4, 3, seed=1)
     assert {p.user_id for p in people(known, closed, 9, 3, seed=1)} == {h.user_id for h in known}
+
+
+def test_a_population_of_what_people_read_was_shown_nothing_that_they_answer() -> None:
+    known, closed = histories(6), {"user0-9"}
+    answered = {pair for person in people(known, closed, 9, 99, seed=1) for pair in person.pairs}
+    assert answered
+    settings = PopulationSettings(share=READ_SHARE)
+    assert not answered & set(sample(known, closed, settings))
+    assert answered <= set(sample(known, closed, PopulationSettings()))
 
 
 def test_who_has_too_little_is_nobody_to_learn_from() -> None:
