@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import bank, decoding, head, lowrank, trainer
+from models import bank, cache, decoding, head, lowrank, trainer
 from models.base import Base
 from models.prompt import Row
 
@@ -92,6 +92,7 @@ ANYWHERE = {
     "prompts-read-at-once": Measure(
         "prompts read by like length", decoding, "_of_like_length", _together
     ),
+    "cache-copied-for-each-token": Measure("a cache that grows in place", cache, "SPARE", 1),
 }
 # What a GPU does otherwise, or has no memory to do without.
 ON_A_CPU = (

@@ -53,13 +53,12 @@ class RunningCache:
             arriving: rows that lie on the left, and their lengths.
         """
         rows = self._rows + sum(len(lengths) for _, lengths in arriving)
-        layer_count = len(arriving[0][0])
         self._rooms = [
             (
                 self._joined(layer, 0, rows, width, arriving),
                 self._joined(layer, 1, rows, width, arriving),
             )
-            for layer in range(layer_count)
+            for layer in range(len(arriving[0][0]))
         ]
         self._rows, self._begin, self._end = rows, 0, width
 
@@ -78,25 +77,24 @@ class RunningCache:
         self._end += 1
 
     def leave(self, gone: Collection[int], width: int) -> list[int]:
-        """Drops rows; returns the old number of each that stays.
+        """Drops rows; returns the old number of each row that is left, in its new order.
 
         Args:
             gone: numbers of rows.
             width: T of those that stay.
         """
-        order = [row for row in range(self._rows) if row not in gone]
-        self._rows, self._begin = len(order), self._end - width
-        holes = sorted(row for row in gone if row < self._rows)
-        movers = order[len(order) - len(holes) :]
+        staying = [row for row in range(self._rows) if row not in gone]
+        self._rows, self._begin = len(staying), self._end - width
+        holes = [row for row in range(self._rows) if row in gone]
+        movers = staying[len(staying) - len(holes) :]
         for room in (each for layer in self._rooms for each in layer):
             used = room[:, :, self._begin : self._end]
             if holes:
                 used[holes] = used[movers]
-        if not order:
+        if not staying:
             self._rooms, self._begin, self._end = [], 0, 0
-        for hole, mover in zip(holes, movers, strict=True):
-            order.insert(hole, mover)
-        return order[: self._rows]
+        came_from = dict(zip(holes, movers, strict=True))
+        return [came_from.get(row, row) for row in range(self._rows)]
 
     def aside(self, row: int, length: int) -> Layers:
         """One row's own positions, copied to the processor's memory."""
