@@ -1,7 +1,6 @@
 """One shard: Tune over the studies of some users.
 
-Tune's controller keeps every trial it ever ran, so users go through it in shards: so large that
-starting one weighs little, so small that users of the next learn from those before. A shard streams
+Tune's controller keeps every trial it ever ran, so users go through it in shards. A shard streams
 what happens; it starts from where the studies stand, so one that died is simply run again, once
 what it had reserved is freed (`reserved.py`).
 """
@@ -35,9 +34,6 @@ from cluster.trial import Trial
 from search.patience import DatabaseAway
 
 TRIALS_PER_SLOT = 20
-FEWEST_TRIALS = (
-    200  # of a shard: its processes take as long to start as some trials of a small base
-)
 SLOTS_OF_CONTROLLER = 128  # one carries 14 trials a second: enough where a trial takes 9 s
 GATHERED_SECONDS = 1.0  # events are handed on together: each hand-over costs more than an event
 _URGENT = ("draining", "over")  # these start what comes next
@@ -64,7 +60,7 @@ class ShardPlan:
 
 
 def shards_of(digests: Sequence[str], trials: int, slots: int, beside: int = 1) -> list[list[str]]:
-    """Users in shards of at least so many trials (`fewest`), the last one too.
+    """Users in shards of at least `TRIALS_PER_SLOT` trials for each slot, the last one too.
 
     Args:
         digests: users.
@@ -88,14 +84,9 @@ def shards_beside(users: int, trials: int, slots: int) -> int:
     return next(enough, 1)
 
 
-def fewest(slots: int) -> int:
-    """Trials of a shard with so many slots, at least; users' bases are trials too."""
-    return max(FEWEST_TRIALS, TRIALS_PER_SLOT * slots)
-
-
 def _size(trials: int, slots: int) -> int:
     """Users of a shard, the fewest."""
-    return max(1, -(-fewest(slots) // (trials + 1)))
+    return max(1, -(-TRIALS_PER_SLOT * slots // (trials + 1)))
 
 
 def run_shard(plan: ShardPlan, askers: Sequence[Any]) -> Iterator[list[Event]]:

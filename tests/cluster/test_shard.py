@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.shard import config_of, fewest, shards_beside, shards_of
+from cluster.shard import TRIALS_PER_SLOT, config_of, shards_beside, shards_of
 from cluster.studies import Asked
 from search.space import MemoryConfig
 
@@ -16,13 +16,13 @@ def test_every_user_is_in_one_shard_of_enough_trials(users: int, trials: int, sl
     shards = shards_of(digests, trials, slots)
     assert sorted(digest for shard in shards for digest in shard) == digests
     if len(shards) > 1:
-        assert min(len(shard) * (trials + 1) for shard in shards) >= fewest(slots)
-    assert (fewest(4), fewest(128)) == (200, 2560)
+        fewest = min(len(shard) * (trials + 1) for shard in shards)
+        assert fewest >= TRIALS_PER_SLOT * slots
 
 
 def test_no_shard_is_larger_than_it_must_be() -> None:
     sizes = [len(shard) for shard in shards_of([str(i) for i in range(1000)], 24, 4)]
-    assert max(sizes) * 25 < 2 * fewest(4)
+    assert max(sizes) * 25 < 2 * TRIALS_PER_SLOT * 4
 
 
 @pytest.mark.parametrize(
