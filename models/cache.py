@@ -2,8 +2,8 @@
 
 Rows of different lengths lie in one tensor with their newest positions last, so that one masked
 step serves all; what stands before a row's first position is padding, and zero. Places are kept
-free for positions to come: a cache that is copied for each token takes longer to copy than the
-token to compute. Whoever leaves is replaced by the last row. It knows no model.
+free for positions to come, so that no token costs a copy of all before it. Whoever leaves is
+replaced by the last row. It knows no model.
 
 Notation: B rows, T positions, H heads, E head width.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -25,7 +26,7 @@ def layers_of(cache: Any) -> Layers:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def moved(layers: Layers, device: Any) -> Layers:
+def moved(layers: Layers, device: torch.device) -> Layers:
     """Keys and values on a device."""
     return [(keys.to(device), values.to(device)) for keys, values in layers]
 

@@ -109,7 +109,8 @@ class Decoder:
         """Take rows out, paused ones too; the others' results do not change."""
         for number in numbers:
             self._paused.pop(number, None)
-        gone = {i for i, row in enumerate(self._rows) if row.number in numbers}
+        leaving = set(numbers)
+        gone = {i for i, row in enumerate(self._rows) if row.number in leaving}
         if not gone:
             return
         width = max((r.length for i, r in enumerate(self._rows) if i not in gone), default=0)
