@@ -47,6 +47,13 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+# An embedded Ray has no dashboard: what is gathered for one would only take time.
+_EMBEDDED = {
+    "RAY_enable_metrics_collection": "false",
+    "RAY_event_stats": "false",
+    "RAY_metrics_report_interval_ms": "60000",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ def _embedded(
     gpus = _gpu_count()
     per_device = slots or (GPU_SLOTS if gpus else CPU_SLOTS)
     total = per_device * max(1, gpus)
-    for name, value in {**_ENVIRONMENT, "PYTHONPATH": python_path()}.items():
+    for name, value in {**_ENVIRONMENT, **_EMBEDDED, "PYTHONPATH": python_path()}.items():
         os.environ[name] = value
     try:
         ray.init(

@@ -71,16 +71,24 @@ class Packer:
         return "_bench" in self.__dict__
 
     async def evaluate(
-        self, digest: str, configuration: Mapping[str, Any], seed: int, repeat: int = 0
+        self,
+        digest: str,
+        configuration: Mapping[str, Any],
+        seed: int,
+        repeat: int = 0,
+        *,
+        checkpoints: bool = True,
     ) -> AsyncIterator[Event]:
-        """A trial's checkpoints, then its objectives (or `error`); the last has `done`.
+        """A trial's checkpoints, if wanted, then its objectives (or `error`); the last has `done`.
 
-        A `repeat` of a trial is another task, and its seed another one.
+        Each carries the `curve` so far: stage, epoch, steps and validation loss of every
+        checkpoint. A `repeat` of a trial is another task, and its seed another one.
         """
         config = MemoryConfig.from_json(configuration)
         name = task_name(digest, repeat_key(config, repeat))
         async for event in self._follow(name, lambda: self._bench.add(name, digest, config, seed)):
-            yield event
+            if checkpoints or event["done"]:
+                yield event
 
     async def train_winner(
         self, digest: str, configuration: Mapping[str, Any], seed: int, reason: str | None
@@ -239,6 +247,7 @@ class _Task:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.followers = 0
+        self._curve: list[tuple[str, int, int, float]] = []
         self._changed = asyncio.Event()
 
     @property
@@ -246,7 +255,10 @@ class _Task:
         return bool(self.events) and bool(self.events[-1]["done"])
 
     def add(self, event: Event) -> None:
-        self.events.append(event)
+        if not event["done"]:
+            point = (event["stage"], event["epoch"], event["steps"], event["loss_nats"])
+            self._curve.append(point)
+        self.events.append({**event, "curve": list(self._curve)})
         self._changed.set()
 
     async def news(self) -> None:

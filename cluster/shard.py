@@ -134,7 +134,7 @@ def _fit(plan: ShardPlan, askers: Sequence[Any], notify: Any) -> None:
             studies,
             rules=plan.search.rules,
             ahead=3 * plan.slots,
-            to_config=lambda asked: config_of(asked, plan.packers),
+            to_config=lambda asked: config_of(asked, plan),
             notify=counted,
         )
         early = EarlyStopping(studies.trials, searcher.stop)
@@ -152,14 +152,19 @@ def _failure(error: BaseException | None) -> dict[str, Any]:
     return {"failed": reason_of(error)}
 
 
-def config_of(asked: Asked, packers: int) -> dict[str, Any]:
-    """What Tune hands to a trial and writes into its files: digests, no user ids."""
+def config_of(asked: Asked, plan: ShardPlan) -> dict[str, Any]:
+    """What Tune hands to a trial and writes into its files: digests, no user ids.
+
+    A checkpoint takes the controller, the trial's process and Ray some milliseconds: it is reported
+    only to a scheduler that may act on it.
+    """
     return {
         "user": asked.digest,
         "key": asked.configuration.key,
         "configuration": asked.configuration.to_json(),
         "seed": asked.seed,
-        "packers": packers,
+        "packers": plan.packers,
+        "checkpoints": plan.stop_early,
     }
 
 

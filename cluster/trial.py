@@ -1,8 +1,8 @@
 """One trial as Tune sees it: a (user, configuration) handed to a packer, and what comes back.
 
 It imports no torch and holds no model: a trial actor is a light process that Tune reuses from trial
-to trial. Its `step()` returns at every checkpoint of the training, so that a scheduler can act, and
-at the end with the objectives.
+to trial. Its `step()` returns at the end, with the objectives; where a scheduler may stop trials
+early, at every checkpoint of the training before it too.
 
 Of two packers drawn by the trial's name it takes the one with less to do, or the one that has the
 trial already: a trial whose actor died is found again there, not trained twice. One that doesn't
@@ -47,7 +47,6 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
         """Hands nothing over yet: Tune starts actors that it takes back before their first step."""
         self._packer: Any = None
         self._number = 0  # of the packer
-        self._curve: list[tuple[str, int, int, float]] = []
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Goes on to another task in the same process."""
@@ -55,10 +54,9 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
         return True
 
     def step(self) -> Event:
-        """The next checkpoint, or the end; the first step hands the task to a packer.
+        """The next checkpoint, where they are wanted, or the end; the first hands the task over.
 
-        Each event carries which `packer` it is from, and the `curve` so far: stage, epoch, steps
-        and validation loss of every checkpoint.
+        Each event says which `packer` it is from.
         """
         try:
             if self._packer is None:
@@ -69,10 +67,7 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
             return dict(LOST)
         if event["done"]:
             self._packer = None
-        else:
-            point = (event["stage"], event["epoch"], event["steps"], event["loss_nats"])
-            self._curve.append(point)
-        return {**event, "packer": self._number, "curve": list(self._curve)}
+        return {**event, "packer": self._number}
 
     def cleanup(self) -> None:
         """Frees the packer's place if the task has not ended."""
@@ -86,12 +81,14 @@ class Trial(Trainable):  # type: ignore[misc]  # Ray is untyped here
 
     def _begin(self) -> None:
         config = self.config
-        self._curve = []
         self._name = task_name(config["user"], config["key"])
         self._number, self._packer = choose(self._name, config["packers"])
         self._events: Iterator[Any] = self._packer.evaluate.options(
             name=self._name, num_returns="streaming"
-        ).remote(config["user"], config["configuration"], config["seed"])
+        ).remote(
+            *(config["user"], config["configuration"], config["seed"]),
+            checkpoints=config["checkpoints"],
+        )
 
     def _abandon(self) -> None:
         if self._packer is not None:

@@ -57,7 +57,8 @@ class Steps:
         self.waiting += over
         for name in over:
             del self.training[name]
-        return [(name, {"loss_nats": 1.0, "done": False}) for name in self.training]
+        point = {"stage": "tuning", "epoch": 1, "steps": 1, "loss_nats": 1.0, "done": False}
+        return [(name, dict(point)) for name in self.training]
 
     def ready(self) -> list[str]:
         return list(self.waiting)
@@ -110,6 +111,13 @@ def test_a_trial_streams_its_checkpoints_and_then_its_end(place: Place) -> None:
     events = run(place.trial("aaaa"))
     assert [event["done"] for event in events] == [False, False, True]
     assert events[-1]["rouge_l"] == 0.5
+    assert [len(event["curve"]) for event in events] == [1, 2, 2]
+
+
+def test_checkpoints_that_nobody_wants_are_not_streamed(place: Place) -> None:
+    (end,) = run(_all(place.packer.evaluate("aaaa", CONFIG.to_json(), 0, checkpoints=False)))
+    assert end["done"]
+    assert len(end["curve"]) == 2
 
 
 def test_a_repeat_of_a_trial_is_a_task_of_its_own(place: Place) -> None:
@@ -221,7 +229,7 @@ def test_a_stopped_task_is_dropped_whoever_follows_it_and_they_hear_of_it(place:
         await place.packer.leave(name)
         return followed
 
-    assert run(stopping()) == [[{"stopped": True, "done": True}]] * 2
+    assert run(stopping()) == [[{"stopped": True, "done": True, "curve": []}]] * 2
     assert place.bench.stopped == [name]
     assert name not in place.bench.training
     assert name not in [one for names in place.bench.scored for one in names]
@@ -288,7 +296,7 @@ def test_a_bench_that_cannot_be_made_again_loses_its_trials_and_fails_none(tmp_p
         ]
 
     first, between, second = run(twice())
-    assert first == [REFUSED]
+    assert first == [{**REFUSED, "curve": []}]
     assert between == NO_BENCH  # so that nobody prefers it for having nothing to do
     assert second[-1]["rouge_l"] == 0.5
 

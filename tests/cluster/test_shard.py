@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cluster.shard import TRIALS_PER_SLOT, config_of, shards_beside, shards_of
-from cluster.studies import Asked
-from search.space import MemoryConfig
+from cluster.budget import Rules
+from cluster.shard import TRIALS_PER_SLOT, ShardPlan, config_of, shards_beside, shards_of
+from cluster.studies import Asked, SearchPlan
+from search.samplers import SamplerSettings
+from search.space import MemoryConfig, SearchSpace
 
 
 @pytest.mark.parametrize(
@@ -48,13 +52,18 @@ def test_shards_beside_each_other_have_all_slots_at_all_times(
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_tune_is_given_digests_and_no_more_than_a_trial_needs() -> None:
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_tune_is_given_digests_and_no_more_than_a_trial_needs(
+    tmp_path: Path, stop_early: bool
+) -> None:
     config = MemoryConfig((0, 2), 8, 1e-3)
-    found = config_of(Asked("0123456789abcdef", 3, config, 7), packers=2)
-    assert found == {
+    search = SearchPlan("", SearchSpace(4), (1,) * 4, SamplerSettings("random", 2), Rules(4))
+    plan = ShardPlan("a", {}, search, tmp_path, packers=2, slots=4, stop_early=stop_early)
+    assert config_of(Asked("0123456789abcdef", 3, config, 7), plan) == {
         "user": "0123456789abcdef",
         "key": config.key,
         "configuration": config.to_json(),
         "seed": 7,
         "packers": 2,
+        "checkpoints": stop_early,
     }

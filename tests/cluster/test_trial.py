@@ -146,7 +146,7 @@ def tried(user: str, attempts: int) -> list[Event]:
     for i in range(attempts):
         task = Trial({
             "user": user, "key": f"{CONFIG.key}-{i}", "configuration": CONFIG.to_json(),
-            "seed": i, "packers": PACKERS,
+            "seed": i, "packers": PACKERS, "checkpoints": True,
         })  # fmt: skip
         while not (event := task.step())["done"]:
             pass
