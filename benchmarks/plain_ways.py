@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import bank, cache, decoding, head, lowrank, trainer
+from models import bank, cache, decoding, head, lowrank, pointwise, trainer
 from models.base import Base
 from models.prompt import Row
 
@@ -74,6 +74,20 @@ def _through_all(hidden: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return traced
 
 
+def _norm(module: Any, hidden: Tensor) -> Tensor:
+    """As transformers writes it."""
+    wide = hidden.float()
+    mean_square = wide.pow(2).mean(-1, keepdim=True)
+    normal = (wide * torch.rsqrt(mean_square + module.variance_epsilon)).to(hidden.dtype)
+    return torch.mul(module.weight, normal)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """As transformers writes it, where all features turn."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
 # Where rows are padded; on a CPU they lie behind one another.
 ON_A_GPU = {
     "rows-as-they-come": Measure("batches of like length", trainer, "batches", in_order),
@@ -98,5 +112,7 @@ ANYWHERE = {
 ON_A_CPU = (
     Measure("rows behind one another", Base, "longest_behind", 0),
     Measure("products apart by memory", lowrank, "MANY", sys.maxsize),
+    Measure("norms with a backward of their own", pointwise.FrozenNorm, "forward", _norm),
+    Measure("rotations with a backward of their own", pointwise, "turned", _turned),
     Measure("the head a chunk at a time", head, "CHUNK_BYTES", {"cpu": 1 << 60}),
 )

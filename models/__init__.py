@@ -21,6 +21,7 @@ families.py      where each architecture keeps its feed-forward matrices
 fingerprint.py   what a base is known by
 prompt.py        text to tokens: the prompt formats
 products.py      matrix products as fast as the processor allows
+pointwise.py     norms and rotations of positions in fewer passes over memory
 layout.py        rows behind one another, as one: nothing is padded but in attention
 attention.py     attention inside such rows, and in bfloat16 where a CPU trains
 lowrank.py       B A x of many memories at once, added to a layer's output

@@ -23,6 +23,7 @@ from models.attention import NAME, take_attention
 from models.families import Family, family_of
 from models.fingerprint import fingerprint_of
 from models.layout import Layout
+from models.pointwise import take_pointwise
 from models.precision import Precision, require
 from models.products import freeze_linears
 from models.prompt import PlainPrompt, prompt_format
@@ -91,6 +92,7 @@ class Base:
         model.requires_grad_(False).eval()
         freeze_linears(model)
         take_attention(model)
+        take_pointwise(model)
         family = family_of(model.config.model_type)
         context, offset = _context(model.config)
         prompt = prompt_format(tokenizer, context)

@@ -32,12 +32,15 @@ class Layout:
         sources: `[S]`, the token at each place of the padded groups; at one that is left over the
             first of its row, since not even what is thrown away may come from another row.
         places: `[N]`, each token's place there.
+        in_place: whether these are the tokens as they lie, so that none has to be moved: rows of
+            one length, as windows of a history are.
     """
 
     positions: Tensor
     groups: tuple[tuple[int, int], ...]
     sources: Tensor
     places: Tensor
+    in_place: bool
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Layout:
@@ -57,9 +60,10 @@ class Layout:
             groups.append((len(rows), width))
             begin += len(rows) * width
         places = begins_B[row_of] + positions
-        return cls(
-            *(positions.to(device), tuple(groups)), torch.cat(sources).to(device), places.to(device)
-        )
+        source = torch.cat(sources)
+        in_place = torch.equal(source, torch.arange(len(row_of)))
+        moved = (source.to(device), places.to(device), in_place)
+        return cls(positions.to(device), tuple(groups), *moved)
 
     def attended(
         self,
@@ -79,12 +83,17 @@ class Layout:
         grouped = zip(*(self._grouped(x) for x in (query, key, value)), strict=True)
         found = [attend(*group).flatten(0, 1) for group in grouped]
         together = found[0] if len(found) == 1 else torch.cat(found)
+        if self.in_place:
+            return together[None]
         return _Back.apply(together, self.places)[None]  # type: ignore[no-any-return,no-untyped-call]
 
     def _grouped(self, x: Tensor) -> list[Tensor]:
         """`[1, H, N, D]` as `[B, H, T, D]` of each group."""
-        x_SHD = _Padded.apply(x[0].transpose(0, 1), self.sources, self.places)  # type: ignore[no-untyped-call]
-        parts = x_SHD.split([rows * width for rows, width in self.groups])
+        x_SHD: Tensor = x[0].transpose(0, 1)
+        if not self.in_place:
+            x_SHD = _Padded.apply(x_SHD, self.sources, self.places)  # type: ignore[no-untyped-call]
+        sizes = [rows * width for rows, width in self.groups]
+        parts = x_SHD.split(sizes)  # type: ignore[no-untyped-call]
         return [
             part.unflatten(0, shape).transpose(1, 2)
             for part, shape in zip(parts, self.groups, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,18 +14,20 @@ from torch.testing import assert_close
 from models.bank import Bank, Memory
 from models.base import Base
 from models.batching import in_turn
+from models.layout import Layout
 from models.loss import row_nll, row_nll_behind
 from models.prompt import Row
 from search.space import MemoryConfig
 from tests.tiny import ALL_FAMILIES, tiny_base
 
-LENGTHS = (3, 40, 17, 3, 9, 40, 2, 16)  # several groups of attention, and rows of like length
+LENGTHS = (3, 90, 17, 3, 9, 90, 2, 16)  # several groups of attention, and rows of like length
+IN_PLACE = (3,) * 5 + (60,) * 3  # two groups, and no token has to be moved
 DEALT = (0, 0, 0, 1, 1, None, 2, 2)  # whose memory each row runs under
 
 
-def rows() -> list[Row]:
+def rows(lengths: Sequence[int] = LENGTHS) -> list[Row]:
     rng = random.Random(0)
-    return [Row(tuple(rng.randrange(6, 60) for _ in range(n)), min(n - 1, 2)) for n in LENGTHS]
+    return [Row(tuple(rng.randrange(6, 60) for _ in range(n)), min(n - 1, 2)) for n in lengths]
 
 
 def memories(base: Base) -> list[Memory]:
@@ -36,7 +39,9 @@ def memories(base: Base) -> list[Memory]:
     return made
 
 
-def computed(base: Base, behind: bool, factor: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+def computed(
+    base: Base, behind: bool, factor: float = 1.0, lengths: Sequence[int] = LENGTHS
+) -> tuple[Tensor, list[Tensor]]:
     """Loss of each row, gradients of all memories' weights; the first memory's times a factor."""
     packed = memories(base)
     with torch.no_grad():
@@ -44,22 +49,26 @@ def computed(base: Base, behind: bool, factor: float = 1.0) -> tuple[Tensor, lis
             tensor *= factor
     own = [None if i is None else packed[i] for i in DEALT]
     if behind:
-        own = [memory for memory, n in zip(own, LENGTHS, strict=True) for _ in range(n)]
+        own = [memory for memory, n in zip(own, lengths, strict=True) for _ in range(n)]
     with Bank.of(base).rows(own):
-        nll_B = (row_nll_behind if behind else row_nll)(base, rows())
+        nll_B = (row_nll_behind if behind else row_nll)(base, rows(lengths))
     torch.autograd.backward(nll_B.sum())
     gradients = [tensor.grad for memory in packed for tensor in memory.parameters()]
     return nll_B.detach(), [gradient for gradient in gradients if gradient is not None]
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, IN_PLACE])
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_losses_and_gradients_are_those_of_padded_rows(family: str) -> None:
+def test_losses_and_gradients_are_those_of_padded_rows(family: str, lengths: Sequence[int]) -> None:
     base = tiny_base(family, torch.float64)
     if family == "gemma2":  # its attention is not torch's own
         assert base.longest_behind == 0
         return
     assert base.longest_behind >= max(LENGTHS)
-    padded, behind = (computed(base, kind) for kind in (False, True))
+    layout = Layout.of(lengths, base.device)
+    assert len(layout.groups) > 1
+    assert layout.in_place == (lengths == IN_PLACE)
+    padded, behind = (computed(base, kind, lengths=lengths) for kind in (False, True))
     assert len(padded[1]) == len(behind[1]) > 0
     assert_close(behind, padded, rtol=0, atol=1e-10)
 
