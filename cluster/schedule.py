@@ -191,15 +191,11 @@ class Schedule:
             one = self._repeats.popleft()
             packer = self._packer_for(one.name)
             stream = packer.evaluate.options(name=one.name, num_returns="streaming")
-            configuration = one.configuration.to_json()
+            task = (one.digest, one.configuration.to_json(), one.seed, one.repeat)
             self._repeating[one.name] = one
-            self._streams.add(
-                one.name, stream.remote(one.digest, configuration, one.seed, one.repeat)
-            )
+            self._streams.add(one.name, stream.remote(*task, checkpoints=False))
 
     def _repeat_event(self, one: Repeat, event: Mapping[str, Any]) -> None:
-        if not event.get("done"):
-            return
         del self._repeating[one.name]
         if event.get("broken") or event.get("lost"):
             if event.get("refused") or self._may_start_again(one.name):
