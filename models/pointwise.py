@@ -1,4 +1,4 @@
-"""A base's norms and rotations of positions in half of the passes over memory, on a CPU.
+"""A base's norms and rotations of positions in few passes over memory, on a CPU.
 
 transformers writes both as one small operation after another, and autograd their backward as more
 of them. Each goes through all tokens in memory, so on a small base they take longer than their
