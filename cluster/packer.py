@@ -247,7 +247,6 @@ class _Task:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.followers = 0
-        self._curve: list[tuple[str, int, int, float]] = []
         self._changed = asyncio.Event()
 
     @property
@@ -255,10 +254,10 @@ class _Task:
         return bool(self.events) and bool(self.events[-1]["done"])
 
     def add(self, event: Event) -> None:
+        curve = list(self.events[-1]["curve"]) if self.events else []
         if not event["done"]:
-            point = (event["stage"], event["epoch"], event["steps"], event["loss_nats"])
-            self._curve.append(point)
-        self.events.append({**event, "curve": list(self._curve)})
+            curve.append((event["stage"], event["epoch"], event["steps"], event["loss_nats"]))
+        self.events.append({**event, "curve": curve})
         self._changed.set()
 
     async def news(self) -> None:

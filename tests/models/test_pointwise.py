@@ -75,18 +75,17 @@ def test_a_rotation_is_that_of_transformers(
     torch.testing.assert_close(gradients(found, q, k), gradients(expected, q, k))
 
 
+def has_norms(base: Base) -> bool:
+    return any(isinstance(module, FrozenNorm) for module in base.model.modules())
+
+
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_bases_on_a_cpu_have_them_where_transformers_has_their_like(family: str) -> None:
     base = tiny_base(family)
     modelling = sys.modules[type(base.model).__module__]
     assert (getattr(modelling, "apply_rotary_pos_emb", None) is rotated) == (family in ROTATING)
-    own = [module for module in base.model.modules() if isinstance(module, FrozenNorm)]
-    assert bool(own) == (family in NORMED)
-    assert not tiny_norms(tiny_base(family, torch.float64))
-
-
-def tiny_norms(base: Base) -> list[FrozenNorm]:
-    return [module for module in base.model.modules() if isinstance(module, FrozenNorm)]
+    assert has_norms(base) == (family in NORMED)
+    assert not has_norms(tiny_base(family, torch.float64))
 
 
 def test_a_rotation_of_another_kind_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
