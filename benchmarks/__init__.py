@@ -58,4 +58,5 @@ packing             K memories against PEFT one at a time, on a GPU, without Ray
     device              a clock, and the matrix peak
     useful_work         operations that a trial can't do without
     packing_figures     rates, ratios, bytes
+pack_bytes          what a pack holds beside what it can't do without
 """
