@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=6, help="of each user")
     parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE_NATS, default=[*TOLERANCE_NATS])
     parser.add_argument("--forms", nargs="*", choices=FORMS, default=[*FORMS])
+    parser.add_argument("--forms-in", nargs="+", choices=TOLERANCE_NATS, help="dtypes; default all")
     parser.add_argument("--together", type=int, default=len(os.sched_getaffinity(0)))
     return parser
 
@@ -111,7 +112,7 @@ def _measured(
     yield Measured.of_ours(data.name, dtype, *ours)
     e = experiment_of(str(data), given.base, given.users, given.trials, user_said, dtype)
     _workload(folder, e, dtype, ours[1]["trials"]).save(folder / "workload.json")
-    for form in given.forms:
+    for form in given.forms if dtype in (given.forms_in or given.dtypes) else ():
         theirs = _run(
             folder, form, "baseline_tune_peft", "--workload", str(folder / "workload.json"),
             "--form", form, "--together", str(given.together),

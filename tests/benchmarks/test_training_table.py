@@ -16,7 +16,13 @@ OURS_COST = Cost(
     ready_cpu_seconds=12.0,
     peak_bytes=2 * 10**9,
     by_process={},
-    later_by_process={"ray::Packer": 13.0, "ray::Trial": 3.0, "ray::Asker": 1.5, "raylet": 0.5},
+    later_by_process={
+        "ray::Packer": 6.0,
+        "ray::milpa": 7.0,
+        "ray::Trial": 3.0,
+        "ray::Asker": 1.5,
+        "raylet": 0.5,
+    },
 )
 THEIR_COST = Cost(60.0, 100.0, 10.0, 3 * 10**9, {})
 
