@@ -54,7 +54,9 @@ def random_base(
     """A base of a shape on a device; its tokenizer is made for the texts."""
     tokenizer = train_tokenizer(list(texts), PretrainSettings(vocabulary=TOKENIZER_WORDS))
     end = tokenizer.eos_token_id
-    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    # Without a token to pad with: the one that begins all texts would have an embedding of zeros,
+    # and a norm multiplies a gradient at zeros by a thousand, in each layer again.
+    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
     config = AutoConfig.for_model(
         family, **SHAPES[family][size], **special, max_position_embeddings=CONTEXT
     )

@@ -21,6 +21,12 @@ def test_kept_activations_are_those_of_the_backward_pass_without_weights() -> No
     assert kept.most == 4 * (3 * 8 + 3 * 4 + 3 * 4)
 
 
+def test_what_begins_a_text_is_not_zeros() -> None:
+    base = Setup.of("llama", "tiny", "cpu", "float32", users=1, trials=1, seed=0).base
+    first = torch.tensor(base.prompt.prompt("")[:1])
+    assert base.model.get_input_embeddings()(first).norm() > 0.1
+
+
 def test_a_pack_holds_its_base_its_memories_and_a_batch() -> None:
     setup = Setup.of("llama", "tiny", "cpu", "float32", users=2, trials=4, seed=0)
     found = measured(setup, steps=2)
