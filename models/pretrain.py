@@ -93,8 +93,6 @@ def pretrain(
         )
     model = LlamaForCausalLM(_config(tokenizer, chosen))
     _train(model, windows_NT, targets_NT, chosen, progress)
-    assert model.generation_config is not None
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -169,7 +167,7 @@ def _config(tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings) -> L
         tie_word_embeddings=True,
         bos_token_id=end,
         eos_token_id=end,
-        pad_token_id=None,  # else its embedding would be zeros, and learn nothing as an input
+        pad_token_id=end,
     )
 
 

@@ -35,6 +35,7 @@ def test_a_pack_holds_its_base_its_memories_and_a_batch() -> None:
     assert found["memory_bytes"] == 16 * weights
     assert found["base_bytes"] >= 4 * sum(p.numel() for p in setup.base.model.parameters())
     assert found["peak_bytes"] > sum(parts)
+    assert found["process_bytes"] > found["base_bytes"]
     assert found["peak_over_lean"] == pytest.approx(found["peak_bytes"] / sum(parts))
 
 
